@@ -1,0 +1,69 @@
+"""What the benchmarks have in common: alternating runs, the time that the host's own hypervisor steals, and the report."""
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+# A run during which more than this part of the time was stolen says nothing and is repeated.
+STOLEN_LIMIT = 0.1
+# How often a run is repeated for that; a host that is never quiet must not keep the benchmark for ever.
+MOST_REPEATS = 2
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def stolen():
+    """CPU seconds that were stolen from this machine so far, all CPUs together."""
+    with open("/proc/stat") as f:
+        return int(f.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
+
+
+def host():
+    model = ""
+    with open("/proc/cpuinfo") as f:
+        for line in f:
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    qemu = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True).stdout.splitlines()
+    return {"cpu": model, "cpus": os.cpu_count(), "kernel": platform.release(), "qemu": qemu[0] if qemu else ""}
+
+
+class Series:
+    """The runs of each subject, and what was stolen meanwhile."""
+
+    def __init__(self):
+        self.values, self.stolen, self.repeated = {}, {}, 0
+
+    def run(self, name, measure):
+        """Calls measure(), which returns a dictionary of numbers, until little was stolen; keeps the last result."""
+        for attempt in range(MOST_REPEATS + 1):
+            begin, before = time.monotonic(), stolen()
+            result = measure()
+            wall, lost = time.monotonic() - begin, stolen() - before
+            quiet = lost <= STOLEN_LIMIT * wall
+            say(f"  {name}: {json.dumps({k: round(v, 3) for k, v in result.items()})}, {wall:.1f} s, {lost:.2f} s stolen")
+            if quiet or attempt == MOST_REPEATS:
+                break
+            self.repeated += 1
+            say("  repeated: too much was stolen")
+        for key, value in result.items():
+            self.values.setdefault(f"{name}_{key}", []).append(value)
+        self.stolen.setdefault(name, []).append(round(lost, 2))
+
+    def median(self, key):
+        return statistics.median(self.values[key])
+
+    def figures(self):
+        return {key: {"unit": "s", "runs": [round(v, 4) for v in runs], "median": round(statistics.median(runs), 4)}
+                for key, runs in self.values.items()}
+
+
+def report(name, series, figures, ratios):
+    print(json.dumps({"bench": name, "host": host(), "figures": figures, "ratios": ratios,
+                      "stolen": series.stolen, "repeated": series.repeated}, indent=2))

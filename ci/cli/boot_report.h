@@ -1,0 +1,30 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace vmtest::cli {
+
+/// What a test process reported of one VM: a line of the file that VMTEST_REPORT names.
+struct BootReport {
+  /// Full name of the test; empty when the VM belongs to none.
+  std::string test;
+  std::string vm;
+  /// Phase to seconds, in the order they happened.
+  std::vector<std::pair<std::string, double>> phases;
+  double total = 0;
+  std::string accelerator;
+  std::string accelerator_reason;
+  /// Folder where evidence goes if the test fails.
+  std::string evidence;
+};
+
+/// Reads all lines. One that is no report (a process killed while writing it) is passed over.
+[[nodiscard]] std::vector<BootReport> parse_boot_reports(std::string_view text);
+
+/// "clone 0.02 s, seed 0.01 s, ..., total 5.31 s"
+[[nodiscard]] std::string format_phases(const BootReport& report);
+
+}  // namespace vmtest::cli

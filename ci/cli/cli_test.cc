@@ -1,0 +1,240 @@
+// The command as its users see it: exit codes, what it prints, what it leaves. No test here boots a VM.
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "vmtest/deadline.h"
+#include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/host/process.h"
+
+namespace vmtest::cli {
+namespace {
+
+using nlohmann::json;
+using namespace std::chrono_literals;
+
+class CliTest : public ::testing::Test {
+ protected:
+  /// Runs `vmtest` with a home of its own.
+  ToolResult vmtest(const std::vector<std::string>& arguments) {
+    std::vector<std::string> argv = {VMTEST_CLI};
+    argv.insert(argv.end(), arguments.begin(), arguments.end());
+    return exec_tool(argv, Deadline::after(90s), {{"VMTEST_HOME", (folder_.path() / "home").string()}});
+  }
+  /// Runs tests of the sample program and returns the JSON report.
+  json run_sample(const std::string& filter, std::vector<std::string> more = {}) {
+    std::vector<std::string> arguments = {"run", "--json", "-", "--filter", filter, VMTEST_CLI_SAMPLE};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    result_ = vmtest(arguments);
+    return json::parse(result_.out);
+  }
+
+  TemporaryDirectory folder_;
+  ToolResult result_;
+};
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+using CliUsageTest = CliTest;
+
+TEST_F(CliUsageTest, NoSubcommandIsAUsageError) { EXPECT_EQ(vmtest({}).status.code, 2); }
+
+TEST_F(CliUsageTest, UnknownSubcommandIsAUsageError) {
+  const ToolResult result = vmtest({"fly"});
+  EXPECT_EQ(result.status.code, 2);
+  EXPECT_TRUE(contains(result.err, "fly")) << result.err;
+}
+
+TEST_F(CliUsageTest, UnknownOptionIsAUsageError) { EXPECT_EQ(vmtest({"ps", "--no-such-option"}).status.code, 2); }
+
+TEST_F(CliUsageTest, ZeroJobsAreAUsageError) { EXPECT_EQ(vmtest({"run", "--jobs", "0", VMTEST_CLI_SAMPLE}).status.code, 2); }
+
+TEST_F(CliUsageTest, HelpNamesEverySubcommand) {
+  const ToolResult result = vmtest({"--help"});
+  EXPECT_EQ(result.status.code, 0);
+  for (const char* name : {"run", "exec", "image", "ps", "ssh", "console", "stop", "gc", "doctor"}) {
+    EXPECT_TRUE(contains(result.out, std::string("\n  ") + name)) << name;
+    EXPECT_EQ(vmtest({name, "--help"}).status.code, 0) << name;
+  }
+}
+
+TEST_F(CliUsageTest, ExecWithoutACommandIsAUsageError) { EXPECT_EQ(vmtest({"exec", "--image", "tiny"}).status.code, 2); }
+
+TEST_F(CliUsageTest, ExecReportsItsOwnFailuresByACodeOfTheirOwn) {
+  const ToolResult result = vmtest({"exec", "--image", "no-such-image", "--", "true"});
+  EXPECT_EQ(result.status.code, 125);
+  EXPECT_TRUE(contains(result.err, "no-such-image")) << result.err;
+}
+
+TEST_F(CliUsageTest, ExecRefusesAPushWithoutAGuestPath) {
+  EXPECT_EQ(vmtest({"exec", "--push", "/etc/hostname", "--", "true"}).status.code, 125);
+}
+
+TEST_F(CliUsageTest, ImageNamesAreChecked) {
+  const ToolResult result = vmtest({"image", "info", "../x"});
+  EXPECT_EQ(result.status.code, 3);
+  EXPECT_TRUE(contains(result.err, "cannot name an image")) << result.err;
+}
+
+TEST_F(CliUsageTest, UnknownRecipeNamesTheKnownOnes) {
+  const ToolResult result = vmtest({"image", "build", "windows"});
+  EXPECT_EQ(result.status.code, 3);
+  EXPECT_TRUE(contains(result.err, "tiny")) << result.err;
+}
+
+TEST_F(CliUsageTest, EmptyHomeHasNoImagesAndNoVms) {
+  EXPECT_EQ(json::parse(vmtest({"image", "ls", "--json"}).out), json::array());
+  EXPECT_EQ(json::parse(vmtest({"ps", "--json"}).out), json::array());
+}
+
+TEST_F(CliUsageTest, SshConsoleAndStopNameAVmThatIsNotThere) {
+  for (const char* subcommand : {"ssh", "console", "stop"}) {
+    const ToolResult result = vmtest({subcommand, "nobody"});
+    EXPECT_EQ(result.status.code, 3);
+    EXPECT_TRUE(contains(result.err, "no running VM is named \"nobody\"")) << result.err;
+  }
+}
+
+using CliRunTest = CliTest;
+
+TEST_F(CliRunTest, PassingTestsGiveZero) {
+  const json report = run_sample("Good.*:All/*");
+  EXPECT_EQ(result_.status.code, 0) << result_.err;
+  EXPECT_EQ(report["passed"], 5);
+  EXPECT_EQ(report["skipped"], 1);
+  EXPECT_EQ(report["disabled"], 1);
+  EXPECT_TRUE(contains(result_.err, "no flux capacitor")) << result_.err;
+}
+
+TEST_F(CliRunTest, ShowsBootPhases) {
+  const json report = run_sample("Good.ReportsABoot");
+  EXPECT_TRUE(contains(result_.err, "good-1: clone 0.25 s, ssh 0.50 s, total 1.50 s")) << result_.err;
+  EXPECT_EQ(report["tests"][0]["vms"][0]["phases"]["clone"], 0.25);
+}
+
+TEST_F(CliRunTest, EachTestHasAProcessButSharedSuitesOne) {
+  const json report = run_sample("Shared.*:Alone.*", {"--jobs", "3"});
+  EXPECT_EQ(result_.status.code, 0) << result_.err;
+  EXPECT_EQ(report["passed"], 4);
+}
+
+TEST_F(CliRunTest, FailureIsShownHarmless) {
+  const json report = run_sample("Bad.Fails");
+  EXPECT_EQ(result_.status.code, 1);
+  EXPECT_EQ(report["tests"][0]["result"], "failed");
+  EXPECT_TRUE(contains(result_.err, "1 + 1")) << result_.err;
+  EXPECT_FALSE(contains(result_.err, "\x1b"));
+  EXPECT_FALSE(contains(result_.err, "\n::error"));
+}
+
+TEST_F(CliRunTest, CrashIsNamed) {
+  const json report = run_sample("Bad.Aborts");
+  EXPECT_EQ(result_.status.code, 1);
+  EXPECT_EQ(report["tests"][0]["result"], "crashed");
+  EXPECT_TRUE(contains(report["tests"][0]["reason"], "signal 6")) << report;
+}
+
+TEST_F(CliRunTest, ExitInTheMiddleOfATestIsNoSuccess) {
+  const json report = run_sample("Bad.ExitsInTheMiddle");
+  EXPECT_EQ(result_.status.code, 1);
+  EXPECT_EQ(report["tests"][0]["result"], "crashed");
+}
+
+TEST_F(CliRunTest, HangingTestIsEnded) {
+  const json report = run_sample("Bad.Hangs", {"--timeout", "2"});
+  EXPECT_EQ(result_.status.code, 1);
+  EXPECT_EQ(report["tests"][0]["result"], "timed out");
+  EXPECT_LT(report["tests"][0]["seconds"], 10);
+}
+
+TEST_F(CliRunTest, TestThatIgnoresSigtermIsKilled) {
+  const json report = run_sample("Bad.HangsAndIgnoresSigterm", {"--timeout", "2"});
+  EXPECT_EQ(report["tests"][0]["result"], "timed out");
+}
+
+TEST_F(CliRunTest, ProcessLeftBehindFailsTheTest) {
+  const json report = run_sample("Bad.LeavesAProcess");
+  EXPECT_EQ(result_.status.code, 1);
+  EXPECT_TRUE(contains(report["tests"][0]["reason"], "left processes behind")) << report;
+}
+
+TEST_F(CliRunTest, FilterThatMatchesNothingIsAnError) {
+  EXPECT_EQ(vmtest({"run", "--filter", "Nothing.*", VMTEST_CLI_SAMPLE}).status.code, 2);
+}
+
+TEST_F(CliRunTest, MissingProgramIsAnError) { EXPECT_EQ(vmtest({"run", "/no/such/program"}).status.code, 2); }
+
+TEST_F(CliRunTest, ProgramWithoutTestsIsAnError) {
+  const ToolResult result = vmtest({"run", "/bin/false"});
+  EXPECT_EQ(result.status.code, 3);
+  EXPECT_TRUE(contains(result.err, "/bin/false")) << result.err;
+}
+
+TEST_F(CliRunTest, InterruptEndsTheTestsToo) {
+  const auto output = folder_.path() / "output";
+  const FileDescriptor file = open_file(output, O_WRONLY | O_CREAT);
+  ChildProcess run = ChildProcess::start({.argv = {VMTEST_CLI, "run", "--jobs", "2", "--filter", "Bad.Hangs*", VMTEST_CLI_SAMPLE},
+                                          .environment = {{"VMTEST_HOME", (folder_.path() / "home").string()}},
+                                          .standard_output = file.get(),
+                                          .standard_error = file.get()});
+  // The tests are running once their processes are there.
+  const Deadline deadline = Deadline::after(30s);
+  const auto children = "/proc/" + std::to_string(run.pid()) + "/task/" + std::to_string(run.pid()) + "/children";
+  pid_t first = 0;
+  pid_t second = 0;
+  while (second == 0 && !deadline.expired()) std::ifstream(children) >> first >> second;
+  ASSERT_NE(second, 0);
+  run.signal(SIGINT);
+  const auto status = run.wait(Deadline::after(30s));
+  ASSERT_TRUE(status.has_value());
+  EXPECT_EQ(status->code, 130);
+  EXPECT_FALSE(process_start_time(second).has_value());
+}
+
+using CliGcTest = CliTest;
+
+TEST_F(CliGcTest, RemovesWhatADeadSupervisorLeft) {
+  const auto vm = folder_.path() / "home" / "data" / "vms" / "old";
+  std::filesystem::create_directories(vm);
+  // A pid that is in use, by a process that started at another time.
+  std::ofstream(vm / "handle.json") << json({{"id", "qemu-0"},
+                                             {"name", "old"},
+                                             {"driver", "qemu"},
+                                             {"work_dir", vm.string()},
+                                             {"runtime_dir", (folder_.path() / "none").string()},
+                                             {"supervisor_pid", ::getpid()},
+                                             {"supervisor_start_time", 1}});
+  EXPECT_EQ(json::parse(vmtest({"ps", "--json"}).out)[0]["state"], "dead");
+  EXPECT_EQ(vmtest({"gc", "--dry-run"}).status.code, 0);
+  EXPECT_TRUE(std::filesystem::exists(vm));
+  EXPECT_EQ(vmtest({"gc"}).status.code, 0);
+  EXPECT_FALSE(std::filesystem::exists(vm));
+}
+
+TEST_F(CliGcTest, LeavesAVmWhoseSupervisorLives) {
+  const auto vm = folder_.path() / "home" / "data" / "vms" / "young";
+  std::filesystem::create_directories(vm);
+  std::ofstream(vm / "handle.json") << json({{"id", "qemu-0"},
+                                             {"name", "young"},
+                                             {"driver", "qemu"},
+                                             {"work_dir", vm.string()},
+                                             {"runtime_dir", (folder_.path() / "none").string()},
+                                             {"supervisor_pid", ::getpid()},
+                                             {"supervisor_start_time", *process_start_time(::getpid())}});
+  EXPECT_EQ(vmtest({"gc"}).status.code, 0);
+  EXPECT_TRUE(std::filesystem::exists(vm));
+}
+
+}  // namespace
+}  // namespace vmtest::cli

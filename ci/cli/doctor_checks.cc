@@ -1,0 +1,256 @@
+#include "doctor_checks.h"
+
+#include <fcntl.h>
+
+#include <array>
+#include <chrono>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "tap_check.h"
+#include "vmtest/accelerator.h"
+#include "vmtest/clone.h"
+#include "vmtest/error.h"
+#include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/host/ledger.h"
+#include "vmtest/host/process.h"
+#include "vmtest/host/socket.h"
+#include "vmtest/host/text.h"
+#include "vmtest/image_store.h"
+#include "vmtest/seed.h"
+#include "vmtest/supervisor.h"
+
+namespace vmtest::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+/// For tools that take milliseconds, on a busy host.
+constexpr std::chrono::seconds kToolTime{20};
+/// What one VM of the default size and a copy of the largest image need, with room to spare.
+constexpr unsigned kWantedMemoryMib = 1024;
+constexpr std::uintmax_t kWantedDiskMib = 4096;
+
+Finding good(std::string detail) { return {Finding::Kind::Good, std::move(detail), {}}; }
+Finding limited(std::string detail, std::string mend) { return {Finding::Kind::Limited, std::move(detail), std::move(mend)}; }
+Finding bad(std::string detail, std::string mend) { return {Finding::Kind::Bad, std::move(detail), std::move(mend)}; }
+
+std::string qemu_program() { return host_architecture() == Architecture::X86_64 ? "qemu-system-x86_64" : "qemu-system-aarch64"; }
+
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+/// Sends a QMP command and reads lines until its reply.
+json ask(int socket, std::string& buffer, const char* command) {
+  send_message(socket, json({{"execute", command}}).dump() + "\n");
+  const Deadline deadline = Deadline::after(kToolTime);
+  std::vector<FileDescriptor> none;
+  for (;;) {
+    const std::size_t end = buffer.find('\n');
+    if (end == std::string::npos) {
+      if (!wait_readable(socket, deadline)) throw Timeout(std::string("QEMU does not answer ") + command);
+      if (!receive_some(socket, buffer, none)) throw Error(std::string("QEMU ended before it answered ") + command);
+      continue;
+    }
+    const json line = json::parse(buffer.substr(0, end));
+    buffer.erase(0, end + 1);
+    if (line.contains("error")) throw Error(std::string("QEMU refuses ") + command + ": " + line["error"].dump());
+    if (line.contains("return")) return line["return"];
+  }
+}
+
+Finding check_qemu() {
+  const std::string version = first_line(run_tool({qemu_program(), "--version"}, Deadline::after(kToolTime)).out);
+  const TemporaryDirectory folder;
+  const FileDescriptor errors = open_file(folder.path() / "errors", O_WRONLY | O_CREAT);
+  auto [ours, theirs] = make_socket_pair();
+  ProcessOptions options;
+  const char* machine = host_architecture() == Architecture::X86_64 ? "q35,accel=tcg" : "virt,accel=tcg";
+  options.argv = {qemu_program(),
+                  "-nodefaults",
+                  "-no-user-config",
+                  "-display",
+                  "none",
+                  "-machine",
+                  machine,
+                  "-m",
+                  "64",
+                  "-S",
+                  "-chardev",
+                  "socket,id=q,fd=3",
+                  "-mon",
+                  "chardev=q,mode=control"};
+  options.standard_error = errors.get();
+  options.pass_descriptors = {{theirs.get(), 3}};
+  ChildProcess qemu = ChildProcess::start(options);
+  theirs.reset();
+  try {
+    std::string buffer;
+    ask(ours.get(), buffer, "qmp_capabilities");
+    const std::string status = ask(ours.get(), buffer, "query-status").at("status");
+    ask(ours.get(), buffer, "quit");
+    return good(version + "; a machine was made and is " + status);
+  } catch (const std::exception& error) {
+    throw Error(std::string(error.what()) + "\n" + last_lines(read_file_tail(folder.path() / "errors", 4096), 5));
+  }
+}
+
+Finding check_accelerator() {
+  (void)choose_accelerator(Accelerator::Auto, host_architecture());  // throws when VMTEST_ACCEL demands what is not there
+  const AcceleratorChoice choice = prove_kvm(host_architecture());
+  if (choice.accelerator == Accelerator::Kvm) return good(choice.reason);
+  return limited(choice.reason + "; guests are emulated",
+                 "tests are much slower under emulation; give this user a working /dev/kvm (in a VM: nested virtualisation)");
+}
+
+Finding check_overlay() {
+  const TemporaryDirectory folder;
+  const fs::path base = folder.path() / "base.qcow2";
+  run_tool({"qemu-img", "create", "-q", "-f", "qcow2", base.string(), "1M"}, Deadline::after(kToolTime));
+  (void)clone_disk({.source = base, .target = folder.path() / "clone.qcow2"}, Deadline::after(kToolTime));
+  return good(std::string("an overlay was made") + (reflink_works(folder.path()) ? "; the temporary folder has reflinks" : ""));
+}
+
+Finding check_seed() {
+  const TemporaryDirectory folder;
+  SeedConfig seed;
+  seed.instance_id = "doctor";
+  seed.users = {{.name = "root"}};
+  write_seed_iso(seed, folder.path() / "seed.iso");
+  return good("a seed of " + std::to_string(fs::file_size(folder.path() / "seed.iso") / 1024) + " KiB was written");
+}
+
+Finding check_supervisor() {
+  const fs::path program = find_supervisor();
+  const TemporaryDirectory folder;
+  const auto connection = SupervisorConnection::start(
+      {.name = "doctor", .work_dir = folder.path() / "vm", .runtime_dir = runtime_dir() / ("doctor-" + random_hex(8))});
+  connection->end();
+  if (fs::exists(folder.path() / "vm")) return bad(program.string() + " left its folder behind", "report this");
+  return good(program.string() + " was started, and left nothing");
+}
+
+Finding check_folders() {
+  ensure_private_dir(runtime_dir());
+  ensure_private_dir(ledger_dir());
+  fs::create_directories(data_dir());
+  const TemporaryDirectory writable("doctor-", data_dir());
+  const std::size_t longest = (runtime_dir() / std::string(32, 'x') / "supervisor.sock").string().size();
+  if (longest > max_socket_path())
+    return bad(runtime_dir().string() + " is too long for sockets", "set XDG_RUNTIME_DIR to a short path");
+  return good("sockets in " + runtime_dir().string() + ", images and VMs in " + data_dir().string());
+}
+
+Finding check_memory() {
+  const Ledger::Limits limits = Ledger::default_limits();
+  unsigned taken = 0;
+  for (const VmResources& vm : Ledger().admitted()) taken += vm.memory_mib;
+  const std::string detail = "VMs may take " + std::to_string(limits.memory_mib) + " MiB and " + std::to_string(limits.vcpus) +
+                             " vCPUs; running ones have " + std::to_string(taken) + " MiB";
+  if (limits.memory_mib >= kWantedMemoryMib) return good(detail);
+  return limited(detail, "close other programs, or raise VMTEST_MAX_MEMORY_MIB; larger guests will be skipped");
+}
+
+Finding check_disk() {
+  const std::uintmax_t free = fs::space(data_dir()).available / (1024 * 1024);
+  const std::string detail = std::to_string(free) + " MiB free in " + data_dir().string();
+  if (free >= kWantedDiskMib) return good(detail);
+  return limited(detail, "make room, or set VMTEST_HOME to a folder on a larger disk");
+}
+
+Finding check_images() {
+  const ImageStore store;
+  std::string there;
+  std::string missing;
+  for (const ImageRecipe& recipe : ImageStore::recipes()) {
+    if (recipe.architecture != host_architecture()) continue;
+    const auto details = store.find(recipe.name, recipe.architecture);
+    if (details && !ImageStore::outdated(*details)) there += " " + recipe.name;
+    else missing += " " + recipe.name + (details ? " (outdated)" : "");
+  }
+  if (missing.empty()) return good("built:" + there);
+  return limited((there.empty() ? "none built" : "built:" + there) + "; not built:" + missing, "vmtest image build NAME");
+}
+
+/// A program of a Debian package, and where it is looked for.
+struct Tool {
+  const char* program;
+  const char* package;
+};
+
+Finding check_tools() {
+  constexpr std::array kTools = {Tool{"mmdebstrap", "mmdebstrap"},
+                                 Tool{"mkfs.ext4", "e2fsprogs"},
+                                 Tool{"debugfs", "e2fsprogs"},
+                                 Tool{"sfdisk", "fdisk"},
+                                 Tool{"mcopy", "mtools"},
+                                 Tool{"mkfs.vfat", "dosfstools"},
+                                 Tool{"dpkg-deb", "dpkg"},
+                                 Tool{"cpio", "cpio"},
+                                 Tool{"zstd", "zstd"},
+                                 Tool{"depmod", "kmod"}};
+  std::string missing;
+  for (const Tool& tool : kTools) {
+    const std::string package = std::string(" ") + tool.package;
+    if (!find_program(tool.program) && missing.find(package) == std::string::npos) missing += package;
+  }
+  if (missing.empty()) return good("all programs that build images are there");
+  return limited("images cannot be built: missing packages", "apt-get install" + missing);
+}
+
+Finding check_tap() {
+  try_tap();
+  return good("a TAP device was made and removed");
+}
+
+Finding check_firmware() {
+  const bool x86 = host_architecture() == Architecture::X86_64;
+  const fs::path code = x86 ? "/usr/share/OVMF/OVMF_CODE_4M.fd" : "/usr/share/AAVMF/AAVMF_CODE.fd";
+  if (fs::exists(code)) return good(code.string());
+  return limited(code.string() + " is not there: tests that boot by UEFI are skipped",
+                 std::string("apt-get install ") + (x86 ? "ovmf" : "qemu-efi-aarch64"));
+}
+
+Finding check_ssh_client() {
+  const ToolResult result = run_tool({"ssh", "-V"}, Deadline::after(kToolTime));
+  return good(first_line(result.err));
+}
+
+constexpr std::array kChecks{
+    Check{"QEMU", check_qemu, false, "apt-get install qemu-system-x86"},
+    Check{"accelerator", check_accelerator, false, "unset VMTEST_ACCEL, or give this user a working /dev/kvm"},
+    Check{"disk clones", check_overlay, false, "apt-get install qemu-utils; see that the temporary folder can be written"},
+    Check{"seed", check_seed, false, "see that the temporary folder can be written"},
+    Check{"supervisor", check_supervisor, false,
+          "install vmtest whole, or set VMTEST_SUPERVISOR to the vmtest-supervisor of its build"},
+    Check{"folders", check_folders, false, "set VMTEST_HOME and XDG_RUNTIME_DIR to folders of yours"},
+    Check{"memory", check_memory, true, "free some memory"},
+    Check{"disk space", check_disk, true, "make room, or set VMTEST_HOME to a folder on a larger disk"},
+    Check{"images", check_images, true, "vmtest image build tiny"},
+    Check{"image tools", check_tools, true, "run ci/setup"},
+    Check{"TAP networks", check_tap, true,
+          "run as root or with CAP_NET_ADMIN, and see that /dev/net/tun is there; such tests are skipped"},
+    Check{"UEFI firmware", check_firmware, true, "apt-get install ovmf"},
+    Check{"SSH client", check_ssh_client, true, "apt-get install openssh-client; only `vmtest ssh` needs it"},
+};
+
+}  // namespace
+
+std::span<const Check> doctor_checks() { return kChecks; }
+
+Finding run_check(const Check& check) noexcept {
+  try {
+    try {
+      return check.run();
+    } catch (const std::exception& error) {
+      return {check.optional ? Finding::Kind::Limited : Finding::Kind::Bad, error.what(), check.mend};
+    }
+  } catch (...) {  // no memory for the words
+    return {Finding::Kind::Bad, {}, {}};
+  }
+}
+
+}  // namespace vmtest::cli

@@ -1,0 +1,196 @@
+#include <fmt/format.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <list>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli11.h"
+#include "exit_codes.h"
+#include "interrupt.h"
+#include "run_output.h"
+#include "subcommand.h"
+#include "vmtest/error.h"
+#include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/supervisor.h"
+
+namespace vmtest::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Listing runs a program's static constructors and no test.
+constexpr std::chrono::seconds kListTime{60};
+
+struct RunOptions {
+  unsigned jobs = 1;
+  unsigned timeout = 300;
+  std::string filter;
+  std::string json;
+  std::vector<std::string> programs;
+};
+
+/// A unit that waits for its turn.
+struct PlannedUnit {
+  fs::path program;
+  TestUnit unit;
+};
+
+struct Plan {
+  std::vector<PlannedUnit> units;
+  std::size_t tests = 0;
+  std::size_t disabled = 0;
+};
+
+Plan make_plan(const RunOptions& options) {
+  Plan plan;
+  for (const std::string& program : options.programs) {
+    const fs::path path = fs::absolute(program);
+    std::vector<std::string> argv = {path.string(), "--gtest_list_tests", "--gtest_color=no"};
+    if (!options.filter.empty()) argv.push_back("--gtest_filter=" + options.filter);
+    const ToolResult listed = with_context("cannot list the tests of " + program, [&] {
+      return run_tool(argv, Deadline::after(kListTime), {{"VMTEST_LIST_SHARED", "1"}});
+    });
+    const GtestListing listing = parse_gtest_list(listed.out);
+    for (TestUnit& unit : make_units(listing)) {
+      plan.tests += unit.tests.size();
+      plan.units.push_back({path, std::move(unit)});
+    }
+    for (const GtestTest& test : listing.tests) plan.disabled += test.disabled ? 1 : 0;
+  }
+  return plan;
+}
+
+std::filesystem::path supervisor_or_none() {
+  try {
+    return find_supervisor();
+  } catch (const std::exception&) {  // programs may know another; those that do not will say so
+    return {};
+  }
+}
+
+/// Runs units side by side. An interrupt ends all that run and starts no more.
+class Runner {
+ public:
+  Runner(const RunOptions& options, const Plan& plan, RunPrinter& printer)
+      : options_(options), plan_(plan), printer_(printer), supervisor_(supervisor_or_none()) {}
+
+  /// The signal that ended the run early, or 0.
+  int run() {
+    while ((next_ < plan_.units.size() || !running_.empty()) && interrupts_.signal() == 0) {
+      while (next_ < plan_.units.size() && running_.size() < options_.jobs) start_next();
+      wait();
+      collect();
+    }
+    running_.clear();  // kills what still runs
+    return interrupts_.signal();
+  }
+  [[nodiscard]] const std::vector<RunRecord>& records() const { return records_; }
+
+ private:
+  void start_next() {
+    const PlannedUnit& planned = plan_.units[next_];
+    const fs::path folder = folder_.path() / std::to_string(next_);
+    fs::create_directory(folder);
+    ++next_;
+    running_.emplace_back(
+        TestProcessOptions{planned.program, planned.unit, std::chrono::seconds(options_.timeout), folder, supervisor_});
+  }
+
+  void wait() {
+    std::vector<pollfd> entries = {{interrupts_.descriptor(), POLLIN, 0}};
+    Deadline deadline = Deadline::after(std::chrono::hours(1));
+    for (const TestProcess& process : running_) {
+      entries.push_back({process.descriptor(), POLLIN, 0});
+      deadline = deadline.earlier(process.next_deadline());
+    }
+    if (::poll(entries.data(), entries.size(), deadline.poll_timeout()) < 0 && errno != EINTR) throw_errno("poll");
+  }
+
+  void collect() {
+    for (auto process = running_.begin(); process != running_.end();) {
+      process->enforce_limit();
+      if (!process->ended()) {
+        ++process;
+        continue;
+      }
+      records_.push_back({process->options().program, process->finish()});
+      printer_.show(records_.back());
+      process = running_.erase(process);
+    }
+  }
+
+  const RunOptions& options_;
+  const Plan& plan_;
+  RunPrinter& printer_;
+  fs::path supervisor_;
+  InterruptGuard interrupts_;
+  TemporaryDirectory folder_{"vmtest-run-"};
+  std::size_t next_ = 0;
+  std::list<TestProcess> running_;
+  std::vector<RunRecord> records_;
+};
+
+void write_json(const std::string& target, const std::string& text) {
+  if (target == "-") write_all(STDOUT_FILENO, text);
+  else write_file(target, text);
+}
+
+int run(const RunOptions& options) {
+  // Sharding and reports by the environment are for one process per program; here each has a single test.
+  for (const char* name : {"GTEST_TOTAL_SHARDS", "GTEST_SHARD_INDEX", "GTEST_SHARD_STATUS_FILE", "GTEST_OUTPUT"})
+    ::unsetenv(name);
+  const Plan plan = make_plan(options);
+  if (plan.units.empty()) {
+    fmt::print(stderr, "vmtest run: no test to run{}\n",
+               options.filter.empty() ? "" : "; none matches \"" + options.filter + "\"");
+    return kUsage;
+  }
+  RunPrinter printer(options.json == "-" ? stderr : stdout, plan.tests);
+  const auto start = Deadline::Clock::now();
+  Runner runner(options, plan, printer);
+  const int signal = runner.run();
+  const double seconds = std::chrono::duration<double>(Deadline::Clock::now() - start).count();
+  printer.show_summary(runner.records(), plan.disabled, seconds);
+  if (!options.json.empty()) write_json(options.json, run_json(runner.records(), plan.disabled, seconds));
+  if (signal != 0) {
+    fmt::print(stderr, "vmtest run: interrupted\n");
+    return kSignalBase + signal;
+  }
+  return count(runner.records()).failed == 0 ? kSuccess : kFailed;
+}
+
+}  // namespace
+
+void add_run(CLI::App& app, Action& action) {
+  const auto options = std::make_shared<RunOptions>();  // shared with CLI11's callbacks, which outlive this call
+  app.add_option("programs", options->programs, "GoogleTest programs")
+      ->required()
+      ->check(CLI::ExistingFile)
+      ->type_name("PROGRAM");
+  app.add_option("-j,--jobs", options->jobs, "Tests that run at the same time; their VMs wait for memory and CPUs by themselves")
+      ->check(CLI::Range(1U, 1024U))
+      ->capture_default_str();
+  app.add_option(
+         "--timeout", options->timeout,
+         "Seconds for each test. A test on a VM ends itself a little before, evidence first; then come SIGTERM and SIGKILL")
+      ->check(CLI::Range(2U, 86400U))
+      ->capture_default_str();
+  app.add_option("--filter", options->filter, "Which tests, as --gtest_filter has it (\"Suite.*-Suite.Slow\")");
+  app.add_option("--json", options->json,
+                 "Write results as JSON to a file, or to standard output (\"-\"; people's text goes to standard error then)");
+  app.footer(
+      "Each test runs in a process of its own, except that tests of a suite that shares its VM run together. A test fails too\n"
+      "when it leaves a process behind. VMTEST_KEEP=1 keeps the VM of a failed test.\n"
+      "Exit codes: 0 all passed or were skipped, 1 a test failed, 2 no such test or a wrong command line, 3 a program cannot be\n"
+      "started, 128+N ended by signal N.");
+  app.final_callback([options, &action] { action = [options] { return run(*options); }; });
+}
+
+}  // namespace vmtest::cli

@@ -1,0 +1,28 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034  # variables are for the scripts that source this
+# Shared by the scripts in this folder, which source it. They start in the project's root folder.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root" || exit 2
+
+say() { printf '== %s\n' "$*" >&2; }
+
+die() {
+  printf '%s: %s\n' "${0##*/}" "$*" >&2
+  exit 2
+}
+
+jobs=$(nproc)
+
+# build FOLDER CMAKE-ARGUMENT...: configures when needed and builds all.
+build() {
+  local folder=$1
+  shift
+  if [[ ! -f $folder/build.ninja ]]; then
+    cmake -S . -B "$folder" -G Ninja "$@" >&2
+  fi
+  cmake --build "$folder" --parallel "$jobs" >&2
+}
+
+# Quick to compile, and still fast enough that what tests wait for is the guest.
+quick_flags=(-DCMAKE_BUILD_TYPE=Debug "-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1" -DCMAKE_EXPORT_COMPILE_COMMANDS=ON)

@@ -1,0 +1,48 @@
+# What all targets of the tree have in common.
+
+# The flags of every target: C++20, warnings, and the sanitizers asked for by VMTEST_SANITIZE.
+function(vmtest_common target)
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor)
+  if(VMTEST_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${VMTEST_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+    target_link_options(${target} PRIVATE -fsanitize=${VMTEST_SANITIZE})
+  endif()
+endfunction()
+
+# vmtest_layer(host SOURCES ... DEPENDS ... PRIVATE_DEPENDS ...): one folder, one library, one layer. Public headers are those in include/.
+function(vmtest_layer name)
+  cmake_parse_arguments(LAYER "" "" "SOURCES;DEPENDS;PRIVATE_DEPENDS" ${ARGN})
+  set(target vmtest_${name})
+  add_library(${target} STATIC ${LAYER_SOURCES})
+  add_library(vmtest::${name} ALIAS ${target})
+  set_target_properties(${target} PROPERTIES EXPORT_NAME ${name} POSITION_INDEPENDENT_CODE ON)
+  vmtest_common(${target})
+  file(GLOB_RECURSE headers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/include/*.h)
+  target_sources(${target} PUBLIC FILE_SET HEADERS BASE_DIRS ${CMAKE_CURRENT_SOURCE_DIR}/include FILES ${headers})
+  target_include_directories(${target} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
+  target_link_libraries(${target} PUBLIC ${LAYER_DEPENDS} PRIVATE ${LAYER_PRIVATE_DEPENDS})
+  # Each public header compiles alone: cmake --build . --target all_verify_interface_header_sets
+  set_target_properties(${target} PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
+  if(VMTEST_INSTALL)
+    install(TARGETS ${target} EXPORT vmtestTargets FILE_SET HEADERS ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  endif()
+endfunction()
+
+# vmtest_test(name LABEL unit SOURCES ... DEPENDS ... [TIMEOUT seconds]): a test binary, each test a CTest test of its own.
+function(vmtest_test name)
+  cmake_parse_arguments(TEST "" "LABEL;TIMEOUT" "SOURCES;DEPENDS;PROPERTIES" ${ARGN})
+  if(NOT VMTEST_BUILD_TESTS)
+    return()
+  endif()
+  if(NOT TEST_TIMEOUT)
+    set(TEST_TIMEOUT 120)
+  endif()
+  add_executable(${name} ${TEST_SOURCES})
+  vmtest_common(${name})
+  target_include_directories(${name} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/tests/support)
+  target_link_libraries(${name} PRIVATE ${TEST_DEPENDS} GTest::gtest GTest::gtest_main)
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60
+    PROPERTIES LABELS "${TEST_LABEL}" TIMEOUT ${TEST_TIMEOUT} ENVIRONMENT "VMTEST_SUPERVISOR=$<TARGET_FILE:vmtest_supervisor>" ${TEST_PROPERTIES})
+endfunction()

@@ -1,0 +1,84 @@
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "vmtest/capability.h"
+#include "vmtest/machine_config.h"
+#include "vmtest/vm_handle.h"
+
+namespace vmtest {
+
+/// Where a person or a program can talk to the guest's serial console.
+struct ConsoleEndpoint {
+  enum class Kind { None, UnixSocket, WebSocket };
+  Kind kind = Kind::None;
+  /// Path of the socket or URL.
+  std::string address;
+  /// File that receives everything the guest prints, readable while it runs; empty when there is none.
+  std::filesystem::path log;
+};
+
+/// What kinds of disk file a driver takes.
+struct DiskNeeds {
+  std::vector<DiskFormat> formats;
+  /// Whether an overlay with a backing file may be given.
+  bool backing_files = false;
+};
+
+/// How a hypervisor ended.
+struct VmExit {
+  /// One line: "QEMU ended with exit code 1".
+  std::string how;
+  /// The last lines it wrote to its standard error.
+  std::string last_words;
+  /// Whether somebody asked for it (stop, destroy, a guest's own power-off).
+  bool orderly = false;
+};
+
+/// Drives one kind of hypervisor. Implementations keep a connection per VM that this process owns; every call but the
+/// constructor may be made by several threads at once, for different VMs. Calls that need another state than the VM is in
+/// throw Error and change nothing. No call waits beyond the time it was given or a documented constant.
+class Driver {
+ public:
+  virtual ~Driver() = default;
+  Driver() = default;
+  Driver(const Driver&) = delete;
+  Driver& operator=(const Driver&) = delete;
+
+  [[nodiscard]] virtual DriverKind kind() const = 0;
+  /// Why VMs cannot be run by this driver on this host, with the mend; empty when they can.
+  [[nodiscard]] virtual std::optional<std::string> unavailable_reason() const = 0;
+  [[nodiscard]] virtual DiskNeeds disk_needs() const = 0;
+  [[nodiscard]] virtual Support support(Capability capability) const = 0;
+
+  /// Makes the VM known: folders, ports, supervisor. Nothing is running yet. On failure nothing is left.
+  [[nodiscard]] virtual VmHandle prepare(const PrepareRequest& request) = 0;
+  /// Prepared or Stopped -> Running. The machine must be complete by now: its disks exist. Returns when the hypervisor
+  /// runs the guest; throws Error with the hypervisor's own words when it refuses.
+  virtual VmHandle start(const VmHandle& vm, const MachineConfig& machine) = 0;
+  /// Asks the guest to power off, then ends the hypervisor: ACPI, SIGTERM, SIGKILL within `timeout`. Running, Suspended or
+  /// Failed -> Stopped.
+  virtual VmHandle stop(const VmHandle& vm, std::chrono::milliseconds timeout) = 0;
+  /// Running -> Suspended: vCPUs stand still, memory stays.
+  virtual VmHandle suspend(const VmHandle& vm) = 0;
+  /// Suspended -> Running.
+  virtual VmHandle resume(const VmHandle& vm) = 0;
+  /// Ends the hypervisor at once and removes everything of the VM. Any state -> Destroyed; does nothing the second time.
+  virtual void destroy(const VmHandle& vm) = 0;
+  /// The true state, asked of the hypervisor.
+  [[nodiscard]] virtual VmState state(const VmHandle& vm) = 0;
+  /// The guest's address as the host reaches it (127.0.0.1 on a user-mode network). Throws Error when it is not known yet.
+  [[nodiscard]] virtual std::string guest_ip(const VmHandle& vm) = 0;
+  [[nodiscard]] virtual ConsoleEndpoint console_endpoint(const VmHandle& vm) const = 0;
+
+  /// Waits up to `timeout` for the hypervisor's end and returns how it ended; empty while it runs.
+  [[nodiscard]] virtual std::optional<VmExit> wait_exit(const VmHandle& vm, std::chrono::milliseconds timeout) = 0;
+};
+
+}  // namespace vmtest

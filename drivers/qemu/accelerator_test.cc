@@ -1,0 +1,126 @@
+#include "accelerator.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "kvm_probe.h"
+#include "vmtest/error.h"
+#include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
+
+namespace vmtest {
+namespace {
+
+constexpr ExitStatus kPassed{kKvmProbePassed, 0};
+
+TEST(EffectiveWishTest, EnvironmentSettlesAuto) {
+  EXPECT_EQ(effective_wish(Accelerator::Auto, "tcg"), Accelerator::Tcg);
+  EXPECT_EQ(effective_wish(Accelerator::Auto, "kvm"), Accelerator::Kvm);
+  EXPECT_EQ(effective_wish(Accelerator::Auto, "auto"), Accelerator::Auto);
+  EXPECT_EQ(effective_wish(Accelerator::Auto, nullptr), Accelerator::Auto);
+  EXPECT_EQ(effective_wish(Accelerator::Auto, ""), Accelerator::Auto);
+}
+
+TEST(EffectiveWishTest, ExplicitWishOfTheSpecStays) { EXPECT_EQ(effective_wish(Accelerator::Tcg, "kvm"), Accelerator::Tcg); }
+
+TEST(EffectiveWishTest, RefusesUnknownNames) { EXPECT_THROW((void)effective_wish(Accelerator::Auto, "hax"), Error); }
+
+TEST(JudgeProbeTest, PassesWhenAllStagesDid) { EXPECT_EQ(judge_probe(kPassed, "ABCDEFGH", ""), std::nullopt); }
+
+TEST(JudgeProbeTest, ExitCodeAloneIsNoProof) { EXPECT_NE(judge_probe(kPassed, "ABC", ""), std::nullopt); }
+
+TEST(JudgeProbeTest, NamesTheStageThatFailed) {
+  const auto why = judge_probe(ExitStatus{3, 0}, "AB!", "");
+  ASSERT_TRUE(why);
+  EXPECT_NE(why->find("a page fault"), std::string::npos) << *why;
+}
+
+TEST(JudgeProbeTest, SaysThatItHung) {
+  const auto why = judge_probe(std::nullopt, "", "");
+  ASSERT_TRUE(why);
+  EXPECT_NE(why->find("hung"), std::string::npos) << *why;
+}
+
+TEST(JudgeProbeTest, QuotesQemusFirstLine) {
+  const auto why = judge_probe(ExitStatus{-1, 6}, "", "qemu: error: failed to set MSR 0x10a to 0x69\nassertion\n");
+  ASSERT_TRUE(why);
+  EXPECT_NE(why->find("failed to set MSR"), std::string::npos) << *why;
+  EXPECT_EQ(why->find("assertion"), std::string::npos) << *why;
+}
+
+TEST(RememberedProofTest, SurvivesJson) {
+  const auto read = parse_remembered_proof(to_json(RememberedProof{"key", {Accelerator::Kvm, "it ran"}}));
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->key, "key");
+  EXPECT_EQ(read->choice.accelerator, Accelerator::Kvm);
+  EXPECT_EQ(read->choice.reason, "it ran");
+}
+
+TEST(RememberedProofTest, DamagedFileIsNone) {
+  EXPECT_EQ(parse_remembered_proof(""), std::nullopt);
+  EXPECT_EQ(parse_remembered_proof("{\"key\": \"k\"}"), std::nullopt);
+  EXPECT_EQ(parse_remembered_proof("[]"), std::nullopt);
+  EXPECT_EQ(parse_remembered_proof(R"({"key": "k", "accelerator": "auto", "reason": ""})"), std::nullopt);
+}
+
+/// With a cache and an environment of its own.
+class ChooseAcceleratorTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    ::setenv("VMTEST_HOME", folder_.path().c_str(), 1);
+    ::unsetenv("VMTEST_ACCEL");
+  }
+  void TearDown() override {
+    ::unsetenv("VMTEST_HOME");
+    ::unsetenv("VMTEST_ACCEL");
+  }
+
+  Architecture foreign() const {
+    return host_architecture() == Architecture::X86_64 ? Architecture::Aarch64 : Architecture::X86_64;
+  }
+
+  TemporaryDirectory folder_;
+};
+
+TEST_F(ChooseAcceleratorTest, ForeignGuestsAreEmulated) {
+  const AcceleratorChoice choice = choose_accelerator(Accelerator::Auto, foreign());
+  EXPECT_EQ(choice.accelerator, Accelerator::Tcg);
+  EXPECT_NE(choice.reason.find("cannot run on the CPU"), std::string::npos) << choice.reason;
+}
+
+TEST_F(ChooseAcceleratorTest, DemandedKvmThatIsImpossibleIsUnsupported) {
+  ::setenv("VMTEST_ACCEL", "kvm", 1);
+  EXPECT_THROW((void)choose_accelerator(Accelerator::Auto, foreign()), Unsupported);
+}
+
+TEST_F(ChooseAcceleratorTest, EnvironmentForcesEmulation) {
+  ::setenv("VMTEST_ACCEL", "tcg", 1);
+  const AcceleratorChoice choice = choose_accelerator(Accelerator::Auto, host_architecture());
+  EXPECT_EQ(choice.accelerator, Accelerator::Tcg);
+  EXPECT_NE(choice.reason.find("VMTEST_ACCEL"), std::string::npos);
+}
+
+TEST_F(ChooseAcceleratorTest, SaysWhichAndWhy) {
+  const AcceleratorChoice choice = choose_accelerator(Accelerator::Auto, host_architecture());
+  EXPECT_NE(choice.accelerator, Accelerator::Auto);
+  EXPECT_GT(choice.reason.size(), 10U);
+}
+
+TEST_F(ChooseAcceleratorTest, ChoosesTheSameTheSecondTime) {
+  const AcceleratorChoice first = choose_accelerator(Accelerator::Auto, host_architecture());
+  const AcceleratorChoice second = choose_accelerator(Accelerator::Auto, host_architecture());
+  EXPECT_EQ(first.accelerator, second.accelerator);
+  EXPECT_EQ(first.reason, second.reason);
+}
+
+TEST_F(ChooseAcceleratorTest, ProofOfAnotherBootIsNotTrusted) {
+  const AcceleratorChoice proven = prove_kvm(host_architecture());
+  ensure_private_dir(cache_dir());
+  const Accelerator wrong = proven.accelerator == Accelerator::Kvm ? Accelerator::Tcg : Accelerator::Kvm;
+  write_file(cache_dir() / "kvm-proof.json", to_json(RememberedProof{"of another boot", {wrong, "old"}}));
+  EXPECT_EQ(choose_accelerator(Accelerator::Auto, host_architecture()).accelerator, proven.accelerator);
+}
+
+}  // namespace
+}  // namespace vmtest

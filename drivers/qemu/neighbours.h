@@ -1,0 +1,23 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace vmtest {
+
+// Finding a guest's address by its MAC in what the host knows. The MAC must match wholly, whatever its case.
+
+/// In the text of /proc/net/arp: complete entries only.
+[[nodiscard]] std::optional<std::string> find_in_arp_table(std::string_view text, std::string_view mac);
+/// In what `ip neigh show` prints: no failed or incomplete entries, no link-local addresses; IPv4 before IPv6.
+[[nodiscard]] std::optional<std::string> find_in_neighbours(std::string_view text, std::string_view mac);
+/// In a lease file of dnsmasq (lines "expiry MAC address name client-id", expiry 0 for never): the lease that lasts longest
+/// of those still valid at `now`, seconds since the epoch.
+[[nodiscard]] std::optional<std::string> find_in_dnsmasq_leases(std::string_view text, std::string_view mac, std::int64_t now);
+
+/// In all of those places of this host, in that order.
+[[nodiscard]] std::optional<std::string> find_address_of(std::string_view mac);
+
+}  // namespace vmtest

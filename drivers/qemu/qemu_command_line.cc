@@ -1,0 +1,178 @@
+#include "qemu_command_line.h"
+
+#include <algorithm>
+#include <cctype>
+#include <initializer_list>
+
+#include "vmtest/error.h"
+
+namespace vmtest {
+namespace {
+
+/// QEMU's own limit of a virtio-blk serial number.
+constexpr std::size_t kLongestSerial = 20;
+/// Nothing QEMU does for us needs another process, another user or old system calls.
+constexpr const char* kSandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
+bool is_word(const std::string& text) {
+  return !text.empty() && std::isalpha(static_cast<unsigned char>(text.front())) != 0 &&
+         std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isalnum(c) != 0 || c == '-'; });
+}
+
+bool is_serial(const std::string& text) {
+  return text.size() <= kLongestSerial && std::all_of(text.begin(), text.end(), [](unsigned char c) {
+           return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.';
+         });
+}
+
+bool is_mac(const std::string& text) {
+  if (text.size() != 17) return false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (i % 3 == 2 ? text[i] != ':' : std::isxdigit(static_cast<unsigned char>(text[i])) == 0) return false;
+  }
+  return true;
+}
+
+/// Collects the arguments.
+class CommandLine {
+ public:
+  CommandLine(const MachineConfig& machine, const QemuPaths& paths) : machine_(machine), paths_(paths) {}
+
+  std::vector<std::string> build() {
+    add({paths_.program.string(), "-nodefaults", "-no-user-config", "-display", "none"});
+    add({"-name", "guest=" + qemu_escape(paths_.vm_name) + ",debug-threads=on", "-sandbox", kSandbox});
+    add_board();
+    add_boot();
+    add_console_and_monitors();
+    for (std::size_t i = 0; i < machine_.disks.size(); ++i) add_disk(machine_.disks[i], i);
+    for (std::size_t i = 0; i < machine_.nics.size(); ++i) add_nic(machine_.nics[i], i);
+    add_other_devices();
+    if (!machine_.allow_reboot) add({"-no-reboot"});
+    arguments_.insert(arguments_.end(), machine_.extra_arguments.begin(), machine_.extra_arguments.end());
+    return std::move(arguments_);
+  }
+
+ private:
+  void add(std::initializer_list<std::string> words) { arguments_.insert(arguments_.end(), words); }
+  [[nodiscard]] bool x86() const { return machine_.architecture == Architecture::X86_64; }
+  [[nodiscard]] std::string socket(const char* name) const { return qemu_escape((paths_.runtime_dir / name).string()); }
+
+  void add_board() {
+    if (machine_.accelerator == Accelerator::Auto) throw Error("the accelerator of a machine must be settled before it starts");
+    const bool kvm = machine_.accelerator == Accelerator::Kvm;
+    std::string board = x86() ? "q35" : "virt,gic-version=max";
+    board += std::string(",accel=") + (kvm ? "kvm" : "tcg") + ",memory-backend=ram0,dump-guest-core=off";
+    if (machine_.boot == BootMode::Uefi) board += ",pflash0=firmware-code,pflash1=firmware-variables";
+    const std::string fallback = kvm ? "host" : "max";
+    add({"-machine", board, "-cpu", machine_.cpu_model.empty() ? fallback : machine_.cpu_model});
+    add({"-smp", std::to_string(machine_.vcpus), "-m", std::to_string(machine_.memory_mib)});
+    add({"-object", "memory-backend-ram,id=ram0,size=" + std::to_string(machine_.memory_mib) + "M"});
+  }
+
+  void add_boot() {
+    switch (machine_.boot) {
+      case BootMode::Direct:
+        if (machine_.kernel.empty()) break;  // a machine without a guest: firmware alone
+        add({"-kernel", machine_.kernel.string()});
+        if (!machine_.initramfs.empty()) add({"-initrd", machine_.initramfs.string()});
+        add({"-append", machine_.command_line});
+        break;
+      case BootMode::Bios:
+        break;
+      case BootMode::Uefi:
+        if (!machine_.uefi) throw Error("a machine that boots by UEFI needs its firmware files");
+        add_file_node("firmware-code", machine_.uefi->code, DiskFormat::Raw, true);
+        add_file_node("firmware-variables", machine_.uefi->variables, DiskFormat::Raw, false);
+        break;
+    }
+    if (!machine_.smbios_serial.empty()) add({"-smbios", "type=1,serial=" + qemu_escape(machine_.smbios_serial)});
+  }
+
+  void add_console_and_monitors() {
+    add({"-chardev",
+         "socket,id=console,path=" + socket(kConsoleSocket) +
+             ",server=on,wait=off,logfile=" + qemu_escape((paths_.work_dir / kConsoleLog).string()) + ",logappend=on",
+         "-serial", "chardev:console"});
+    for (const auto& [id, file] : {std::pair{"qmp", kQmpSocket}, std::pair{"qmp-cli", kQmpCliSocket}}) {
+      add({"-chardev", std::string("socket,id=") + id + ",path=" + socket(file) + ",server=on,wait=off", "-mon",
+           std::string("chardev=") + id + ",mode=control"});
+    }
+  }
+
+  /// A block node over a file. Flushes stop in the host's page cache: a VM's disks are of no use after a crash of the host,
+  /// and a crash of QEMU or of the guest loses nothing by it.
+  void add_file_node(const std::string& node, const std::filesystem::path& path, DiskFormat format, bool read_only) {
+    std::string text = "driver=" + std::string(to_string(format)) + ",node-name=" + node;
+    text += read_only ? ",read-only=on" : ",discard=unmap,cache.no-flush=on";
+    text += ",file.driver=file,file.filename=" + qemu_escape(path.string());
+    add({"-blockdev", text});
+  }
+
+  void add_disk(const DiskConfig& disk, std::size_t index) {
+    if (!is_word(disk.id)) throw Error("a disk's id must be letters, digits and '-', not \"" + disk.id + "\"");
+    if (!is_serial(disk.serial)) {
+      throw Error("the serial number of disk \"" + disk.id + "\" must be at most " + std::to_string(kLongestSerial) +
+                  " letters, digits, '-', '_' and '.', not \"" + disk.serial + "\"");
+    }
+    add_file_node("disk-" + disk.id, disk.path, disk.format, disk.read_only);
+    std::string device = "virtio-blk-pci,id=" + disk.id + ",drive=disk-" + disk.id;
+    if (!disk.serial.empty()) device += ",serial=" + disk.serial;
+    // Firmware starts the first disk, and looks at no other.
+    if (index == 0 && machine_.boot != BootMode::Direct) device += ",bootindex=1";
+    add({"-device", device});
+  }
+
+  void add_nic(const NicConfig& nic, std::size_t index) {
+    const std::string number = std::to_string(index);
+    std::string backend;
+    if (nic.kind == NicKind::Tap) {
+      backend = "tap,id=net" + number + ",fd=" + std::to_string(kFirstTapDescriptor + taps_++);
+    } else {
+      backend = "user,id=net" + number;
+      if (nic.kind == NicKind::Isolated) backend += ",restrict=on";
+      if (!forwarded_ && paths_.ssh_port != 0) {
+        backend += ",hostfwd=tcp:127.0.0.1:" + std::to_string(paths_.ssh_port) + "-:22";
+        forwarded_ = true;
+      }
+    }
+    // Without its boot ROM, which no guest of ours boots from: firmware would spend time on it.
+    std::string device = "virtio-net-pci,id=nic" + number + ",netdev=net" + number + ",romfile=";
+    if (!nic.mac_address.empty()) {
+      if (!is_mac(nic.mac_address)) throw Error("\"" + nic.mac_address + "\" is no MAC address");
+      device += ",mac=" + nic.mac_address;
+    }
+    add({"-netdev", backend, "-device", device});
+  }
+
+  void add_other_devices() {
+    if (machine_.random_number_generator) add({"-device", "virtio-rng-pci,id=rng0"});
+    if (machine_.memory_balloon) add({"-device", "virtio-balloon-pci,id=balloon0"});
+    // Tells a guest that it was forked, so that its kernel reseeds its random numbers.
+    if (x86()) add({"-device", "vmgenid,id=generation0,guid=auto"});
+    if (machine_.vnc) {
+      add({"-device", x86() ? "VGA,id=display0" : "virtio-gpu-pci,id=display0", "-vnc", "unix:" + socket(kVncSocket)});
+    }
+  }
+
+  const MachineConfig& machine_;
+  const QemuPaths& paths_;
+  std::vector<std::string> arguments_;
+  int taps_ = 0;
+  bool forwarded_ = false;
+};
+
+}  // namespace
+
+std::string qemu_program(Architecture architecture) { return "qemu-system-" + std::string(to_string(architecture)); }
+
+std::string qemu_escape(const std::string& text) {
+  std::string escaped;
+  for (const char c : text) escaped += c == ',' ? std::string(",,") : std::string(1, c);
+  return escaped;
+}
+
+std::vector<std::string> qemu_command_line(const MachineConfig& machine, const QemuPaths& paths) {
+  return CommandLine(machine, paths).build();
+}
+
+}  // namespace vmtest

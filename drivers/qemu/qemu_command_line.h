@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "vmtest/machine_config.h"
+
+namespace vmtest {
+
+/// What QEMU must know beside the machine: its own program, names and places of this VM.
+struct QemuPaths {
+  /// QEMU's program.
+  std::filesystem::path program;
+  /// Shown by process lists.
+  std::string vm_name;
+  /// Gets console.log.
+  std::filesystem::path work_dir;
+  /// Gets the sockets: qmp.sock (the owner's), qmp-cli.sock (everybody else's), console.sock, vnc.sock.
+  std::filesystem::path runtime_dir;
+  /// Port of 127.0.0.1 that leads to port 22 of the first user-mode card; 0 for none.
+  std::uint16_t ssh_port = 0;
+};
+
+/// Names of the files in those folders.
+inline constexpr const char* kConsoleLog = "console.log";
+inline constexpr const char* kQmpSocket = "qmp.sock";
+inline constexpr const char* kQmpCliSocket = "qmp-cli.sock";
+inline constexpr const char* kConsoleSocket = "console.sock";
+inline constexpr const char* kVncSocket = "vnc.sock";
+/// Number that the first TAP's descriptor has in QEMU; further ones follow.
+inline constexpr int kFirstTapDescriptor = 3;
+
+/// QEMU's program for a guest: "qemu-system-x86_64".
+[[nodiscard]] std::string qemu_program(Architecture architecture);
+/// The command line that starts the machine: a pure function, nothing is looked up. TAPs come by inherited descriptors, in
+/// the order of their cards from kFirstTapDescriptor up. Throws Error for what no QEMU can run: Accelerator::Auto, an id or
+/// serial number with characters it may not have, UEFI without firmware.
+[[nodiscard]] std::vector<std::string> qemu_command_line(const MachineConfig& machine, const QemuPaths& paths);
+/// `text` as the value of a key=value option: QEMU reads a doubled comma as one.
+[[nodiscard]] std::string qemu_escape(const std::string& text);
+
+}  // namespace vmtest

@@ -1,0 +1,240 @@
+#include "qemu_command_line.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "vmtest/error.h"
+
+namespace vmtest {
+namespace {
+
+using Words = std::vector<std::string>;
+
+const QemuPaths kPaths{"/usr/bin/qemu-system-x86_64", "web", "/vms/web", "/run/vmtest/0123456789", 10042};
+
+bool has_option(const Words& words, const std::string& option, const std::string& value) {
+  for (std::size_t i = 0; i + 1 < words.size(); ++i) {
+    if (words[i] == option && words[i + 1] == value) return true;
+  }
+  return false;
+}
+
+bool has_word(const Words& words, const std::string& word) { return std::find(words.begin(), words.end(), word) != words.end(); }
+
+TEST(QemuCommandLineTest, WholeDirectBoot) {
+  MachineConfig machine;
+  machine.vcpus = 2;
+  machine.memory_mib = 512;
+  machine.kernel = "/images/tiny/vmlinuz";
+  machine.initramfs = "/images/tiny/initrd.img";
+  machine.command_line = "console=ttyS0 quiet";
+  machine.disks = {{.path = "/vms/web/root.qcow2", .format = DiskFormat::Qcow2, .id = "root"},
+                   {.path = "/vms/web/seed.iso", .format = DiskFormat::Raw, .read_only = true, .id = "seed"},
+                   {.path = "/vms/web/data0.raw", .format = DiskFormat::Raw, .id = "data0", .serial = "data0"}};
+  machine.nics = {{.kind = NicKind::User, .mac_address = "52:54:00:12:34:56"}};
+
+  // clang-format off
+  const Words expected = {
+      "/usr/bin/qemu-system-x86_64",
+      "-nodefaults",
+      "-no-user-config",
+      "-display", "none",
+      "-name", "guest=web,debug-threads=on",
+      "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+      "-machine", "q35,accel=tcg,memory-backend=ram0,dump-guest-core=off",
+      "-cpu", "max",
+      "-smp", "2",
+      "-m", "512",
+      "-object", "memory-backend-ram,id=ram0,size=512M",
+      "-kernel", "/images/tiny/vmlinuz",
+      "-initrd", "/images/tiny/initrd.img",
+      "-append", "console=ttyS0 quiet",
+      "-chardev", "socket,id=console,path=/run/vmtest/0123456789/console.sock,server=on,wait=off,logfile=/vms/web/console.log,logappend=on",
+      "-serial", "chardev:console",
+      "-chardev", "socket,id=qmp,path=/run/vmtest/0123456789/qmp.sock,server=on,wait=off",
+      "-mon", "chardev=qmp,mode=control",
+      "-chardev", "socket,id=qmp-cli,path=/run/vmtest/0123456789/qmp-cli.sock,server=on,wait=off",
+      "-mon", "chardev=qmp-cli,mode=control",
+      "-blockdev", "driver=qcow2,node-name=disk-root,discard=unmap,cache.no-flush=on,file.driver=file,file.filename=/vms/web/root.qcow2",
+      "-device", "virtio-blk-pci,id=root,drive=disk-root",
+      "-blockdev", "driver=raw,node-name=disk-seed,read-only=on,file.driver=file,file.filename=/vms/web/seed.iso",
+      "-device", "virtio-blk-pci,id=seed,drive=disk-seed",
+      "-blockdev", "driver=raw,node-name=disk-data0,discard=unmap,cache.no-flush=on,file.driver=file,file.filename=/vms/web/data0.raw",
+      "-device", "virtio-blk-pci,id=data0,drive=disk-data0,serial=data0",
+      "-netdev", "user,id=net0,hostfwd=tcp:127.0.0.1:10042-:22",
+      "-device", "virtio-net-pci,id=nic0,netdev=net0,romfile=,mac=52:54:00:12:34:56",
+      "-device", "virtio-rng-pci,id=rng0",
+      "-device", "vmgenid,id=generation0,guid=auto"};
+  // clang-format on
+  EXPECT_EQ(qemu_command_line(machine, kPaths), expected);
+}
+
+TEST(QemuCommandLineTest, WholeUefiBootWithEverything) {
+  MachineConfig machine;
+  machine.accelerator = Accelerator::Kvm;
+  machine.boot = BootMode::Uefi;
+  machine.uefi = UefiFirmware{"/usr/share/OVMF/OVMF_CODE_4M.fd", "/vms/web/efivars.fd"};
+  machine.smbios_serial = "ds=nocloud,s=x";
+  machine.disks = {{.path = "/vms/web/root.qcow2", .format = DiskFormat::Qcow2, .id = "root"}};
+  machine.nics = {{.kind = NicKind::Tap, .mac_address = "52:54:00:12:34:56"},
+                  {.kind = NicKind::Isolated, .mac_address = "52:54:00:12:34:57"},
+                  {.kind = NicKind::Tap, .mac_address = "52:54:00:12:34:58"}};
+  machine.memory_balloon = true;
+  machine.vnc = true;
+  machine.allow_reboot = false;
+  machine.extra_arguments = {"-device", "i6300esb"};
+
+  // clang-format off
+  const Words expected = {
+      "/usr/bin/qemu-system-x86_64",
+      "-nodefaults",
+      "-no-user-config",
+      "-display", "none",
+      "-name", "guest=web,debug-threads=on",
+      "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+      "-machine", "q35,accel=kvm,memory-backend=ram0,dump-guest-core=off,pflash0=firmware-code,pflash1=firmware-variables",
+      "-cpu", "host",
+      "-smp", "1",
+      "-m", "256",
+      "-object", "memory-backend-ram,id=ram0,size=256M",
+      "-blockdev", "driver=raw,node-name=firmware-code,read-only=on,file.driver=file,file.filename=/usr/share/OVMF/OVMF_CODE_4M.fd",
+      "-blockdev", "driver=raw,node-name=firmware-variables,discard=unmap,cache.no-flush=on,file.driver=file,file.filename=/vms/web/" "efivars.fd",
+      "-smbios", "type=1,serial=ds=nocloud,,s=x",
+      "-chardev", "socket,id=console,path=/run/vmtest/0123456789/console.sock,server=on,wait=off,logfile=/vms/web/console.log,logappend=on",
+      "-serial", "chardev:console",
+      "-chardev", "socket,id=qmp,path=/run/vmtest/0123456789/qmp.sock,server=on,wait=off",
+      "-mon", "chardev=qmp,mode=control",
+      "-chardev", "socket,id=qmp-cli,path=/run/vmtest/0123456789/qmp-cli.sock,server=on,wait=off",
+      "-mon", "chardev=qmp-cli,mode=control",
+      "-blockdev", "driver=qcow2,node-name=disk-root,discard=unmap,cache.no-flush=on,file.driver=file,file.filename=/vms/web/root.qcow2",
+      "-device", "virtio-blk-pci,id=root,drive=disk-root,bootindex=1",
+      "-netdev", "tap,id=net0,fd=3",
+      "-device", "virtio-net-pci,id=nic0,netdev=net0,romfile=,mac=52:54:00:12:34:56",
+      "-netdev", "user,id=net1,restrict=on,hostfwd=tcp:127.0.0.1:10042-:22",
+      "-device", "virtio-net-pci,id=nic1,netdev=net1,romfile=,mac=52:54:00:12:34:57",
+      "-netdev", "tap,id=net2,fd=4",
+      "-device", "virtio-net-pci,id=nic2,netdev=net2,romfile=,mac=52:54:00:12:34:58",
+      "-device", "virtio-rng-pci,id=rng0",
+      "-device", "virtio-balloon-pci,id=balloon0",
+      "-device", "vmgenid,id=generation0,guid=auto",
+      "-device", "VGA,id=display0",
+      "-vnc", "unix:/run/vmtest/0123456789/vnc.sock",
+      "-no-reboot",
+      "-device", "i6300esb"};
+  // clang-format on
+  EXPECT_EQ(qemu_command_line(machine, kPaths), expected);
+}
+
+TEST(QemuCommandLineTest, WholeAarch64) {
+  MachineConfig machine;
+  machine.architecture = Architecture::Aarch64;
+  machine.kernel = "/images/tiny/Image";
+  machine.command_line = "console=ttyAMA0";
+  machine.random_number_generator = false;
+  QemuPaths paths = kPaths;
+  paths.program = "/usr/bin/qemu-system-aarch64";
+
+  // clang-format off
+  const Words expected = {
+      "/usr/bin/qemu-system-aarch64",
+      "-nodefaults",
+      "-no-user-config",
+      "-display", "none",
+      "-name", "guest=web,debug-threads=on",
+      "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+      "-machine", "virt,gic-version=max,accel=tcg,memory-backend=ram0,dump-guest-core=off",
+      "-cpu", "max",
+      "-smp", "1",
+      "-m", "256",
+      "-object", "memory-backend-ram,id=ram0,size=256M",
+      "-kernel", "/images/tiny/Image",
+      "-append", "console=ttyAMA0",
+      "-chardev", "socket,id=console,path=/run/vmtest/0123456789/console.sock,server=on,wait=off,logfile=/vms/web/console.log,logappend=on",
+      "-serial", "chardev:console",
+      "-chardev", "socket,id=qmp,path=/run/vmtest/0123456789/qmp.sock,server=on,wait=off",
+      "-mon", "chardev=qmp,mode=control",
+      "-chardev", "socket,id=qmp-cli,path=/run/vmtest/0123456789/qmp-cli.sock,server=on,wait=off",
+      "-mon", "chardev=qmp-cli,mode=control"};
+  // clang-format on
+  EXPECT_EQ(qemu_command_line(machine, paths), expected);
+}
+
+TEST(QemuCommandLineTest, NamesTheProgramOfTheArchitecture) {
+  EXPECT_EQ(qemu_program(Architecture::X86_64), "qemu-system-x86_64");
+  EXPECT_EQ(qemu_program(Architecture::Aarch64), "qemu-system-aarch64");
+}
+
+TEST(QemuCommandLineTest, CommasInPathsAreDoubled) {
+  MachineConfig machine;
+  machine.disks = {{.path = "/vms/a,b/root.qcow2", .id = "root"}};
+  QemuPaths paths = kPaths;
+  paths.work_dir = "/vms/a,b";
+  const Words words = qemu_command_line(machine, paths);
+  EXPECT_TRUE(has_option(words, "-blockdev",
+                         "driver=qcow2,node-name=disk-root,discard=unmap,cache.no-flush=on,file.driver=file,"
+                         "file.filename=/vms/a,,b/root.qcow2"));
+  EXPECT_TRUE(has_option(words, "-chardev",
+                         "socket,id=console,path=/run/vmtest/0123456789/console.sock,server=on,wait=off,"
+                         "logfile=/vms/a,,b/console.log,logappend=on"));
+}
+
+TEST(QemuCommandLineTest, ChosenCpuModelReplacesTheDefault) {
+  MachineConfig machine;
+  machine.cpu_model = "Nehalem";
+  EXPECT_TRUE(has_option(qemu_command_line(machine, kPaths), "-cpu", "Nehalem"));
+}
+
+TEST(QemuCommandLineTest, BiosBootsTheFirstDisk) {
+  MachineConfig machine;
+  machine.boot = BootMode::Bios;
+  machine.kernel = "/ignored";
+  machine.disks = {{.path = "/a", .id = "root"}, {.path = "/b", .id = "data0"}};
+  const Words words = qemu_command_line(machine, kPaths);
+  EXPECT_TRUE(has_option(words, "-device", "virtio-blk-pci,id=root,drive=disk-root,bootindex=1"));
+  EXPECT_TRUE(has_option(words, "-device", "virtio-blk-pci,id=data0,drive=disk-data0"));
+  EXPECT_FALSE(has_word(words, "-kernel"));
+}
+
+TEST(QemuCommandLineTest, OnlyTheFirstUserCardForwardsThePort) {
+  MachineConfig machine;
+  machine.nics = {{.kind = NicKind::User, .mac_address = ""}, {.kind = NicKind::User, .mac_address = ""}};
+  const Words words = qemu_command_line(machine, kPaths);
+  EXPECT_TRUE(has_option(words, "-netdev", "user,id=net0,hostfwd=tcp:127.0.0.1:10042-:22"));
+  EXPECT_TRUE(has_option(words, "-netdev", "user,id=net1"));
+}
+
+TEST(QemuCommandLineTest, RefusesAnUnsettledAccelerator) {
+  MachineConfig machine;
+  machine.accelerator = Accelerator::Auto;
+  EXPECT_THROW((void)qemu_command_line(machine, kPaths), Error);
+}
+
+TEST(QemuCommandLineTest, RefusesUefiWithoutFirmware) {
+  MachineConfig machine;
+  machine.boot = BootMode::Uefi;
+  EXPECT_THROW((void)qemu_command_line(machine, kPaths), Error);
+}
+
+TEST(QemuCommandLineTest, RefusesIdsThatWouldBecomeOptions) {
+  MachineConfig machine;
+  machine.disks = {{.path = "/a", .id = "root,serial=x"}};
+  EXPECT_THROW((void)qemu_command_line(machine, kPaths), Error);
+}
+
+TEST(QemuCommandLineTest, RefusesSerialsThatWouldBecomeOptionsOrAreTooLong) {
+  MachineConfig machine;
+  machine.disks = {{.path = "/a", .id = "root", .serial = "a,b"}};
+  EXPECT_THROW((void)qemu_command_line(machine, kPaths), Error);
+  machine.disks = {{.path = "/a", .id = "root", .serial = "123456789012345678901"}};
+  EXPECT_THROW((void)qemu_command_line(machine, kPaths), Error);
+}
+
+TEST(QemuCommandLineTest, RefusesBrokenMacAddresses) {
+  MachineConfig machine;
+  machine.nics = {{.kind = NicKind::User, .mac_address = "52:54:00:12:34:56,romfile=/x"}};
+  EXPECT_THROW((void)qemu_command_line(machine, kPaths), Error);
+}
+
+}  // namespace
+}  // namespace vmtest

@@ -1,0 +1,426 @@
+// The driver with a real QEMU and no guest: without a disk it sits in its firmware.
+
+#include "vmtest/qemu_driver.h"
+
+#include <gtest/gtest.h>
+#include <net/if.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <thread>
+
+#include "qmp_client.h"
+#include "vmtest/error.h"
+#include "vmtest/host/directories.h"
+#include "vmtest/host/ledger.h"
+#include "vmtest/host/process.h"
+#include "vmtest/host/socket.h"
+#include "vmtest/supervisor.h"
+
+namespace vmtest {
+namespace {
+
+namespace fs = std::filesystem;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+bool poll_until(const std::function<bool()>& condition, const Deadline& deadline = Deadline::after(seconds(20))) {
+  while (!condition()) {
+    if (deadline.expired()) return false;
+    std::this_thread::sleep_for(milliseconds(2));
+  }
+  return true;
+}
+
+std::string failure_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
+class QemuDriverTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (const auto why = driver_.unavailable_reason()) GTEST_SKIP() << *why;
+  }
+  void TearDown() override {
+    if (vm_) driver_.destroy(*vm_);
+  }
+
+  PrepareRequest request(const std::string& name = "probe") const {
+    PrepareRequest request;
+    request.name = name;
+    request.vms_dir = folder_.path() / "vms";
+    request.evidence_dir = folder_.path() / "evidence";
+    request.nics = {{.kind = NicKind::User, .mac_address = "52:54:00:12:34:56"}};
+    return request;
+  }
+  MachineConfig machine() const {
+    MachineConfig machine;
+    machine.architecture = host_architecture();
+    machine.memory_mib = 32;
+    machine.nics = request().nics;
+    return machine;
+  }
+  VmHandle& prepare() { return vm_.emplace(driver_.prepare(request())); }
+  VmHandle& start() {
+    prepare();
+    vm_ = driver_.start(*vm_, machine());
+    return *vm_;
+  }
+  pid_t qemu_pid() const { return SupervisorConnection::connect(vm_->supervisor_socket())->status().processes.at("qemu"); }
+
+  TemporaryDirectory folder_;
+  QemuDriver driver_;
+  std::optional<VmHandle> vm_;
+};
+
+TEST_F(QemuDriverTest, PreparesFoldersPortAndHandle) {
+  const VmHandle& vm = prepare();
+  EXPECT_EQ(driver_.state(vm), VmState::Prepared);
+  EXPECT_EQ(vm.driver, DriverKind::Qemu);
+  EXPECT_EQ(vm.id.rfind("qemu-", 0), 0U);
+  EXPECT_EQ(vm.work_dir, folder_.path() / "vms" / "probe");
+  EXPECT_EQ(fs::status(vm.runtime_dir).permissions(), fs::perms::owner_all);
+  EXPECT_NE(vm.ssh_port, 0);
+  EXPECT_EQ(parse_vm_handle(read_file(vm.work_dir / "handle.json")), vm);
+  EXPECT_EQ(fs::status(vm.work_dir / "handle.json").permissions(), fs::perms::owner_read | fs::perms::owner_write);
+}
+
+TEST_F(QemuDriverTest, StartsSuspendsResumesAndStops) {
+  const VmHandle& vm = start();
+  EXPECT_EQ(driver_.state(vm), VmState::Running);
+  (void)driver_.suspend(vm);
+  EXPECT_EQ(driver_.state(vm), VmState::Suspended);
+  (void)driver_.resume(vm);
+  EXPECT_EQ(driver_.state(vm), VmState::Running);
+  (void)driver_.stop(vm, seconds(1));
+  EXPECT_EQ(driver_.state(vm), VmState::Stopped);
+}
+
+TEST_F(QemuDriverTest, StartsAgainAfterStop) {
+  const VmHandle& vm = start();
+  (void)driver_.stop(vm, milliseconds(0));
+  (void)driver_.start(vm, machine());
+  EXPECT_EQ(driver_.state(vm), VmState::Running);
+  EXPECT_EQ(driver_.wait_exit(vm, milliseconds(0)), std::nullopt);
+}
+
+TEST_F(QemuDriverTest, ForwardsItsPort) {
+  const VmHandle& vm = start();
+  EXPECT_FALSE(port_is_free(vm.ssh_port));
+  EXPECT_EQ(driver_.guest_ip(vm), "127.0.0.1");
+}
+
+TEST_F(QemuDriverTest, ConsoleHasSocketAndLog) {
+  const VmHandle& vm = start();
+  const ConsoleEndpoint console = driver_.console_endpoint(vm);
+  EXPECT_EQ(console.kind, ConsoleEndpoint::Kind::UnixSocket);
+  EXPECT_TRUE(connect_unix(console.address));
+  EXPECT_TRUE(fs::exists(console.log));
+}
+
+TEST_F(QemuDriverTest, SecondMonitorServesOthers) {
+  const VmHandle& vm = start();
+  const auto other = QmpClient::connect(vm.runtime_dir / "qmp-cli.sock", Deadline::after(seconds(20)));
+  EXPECT_EQ(other->execute("query-status", Deadline::after(seconds(20))).at("status"), "running");
+}
+
+TEST_F(QemuDriverTest, MonitorDeliversEventsAndTakesDescriptors) {
+  const VmHandle& vm = start();
+  const Deadline deadline = Deadline::after(seconds(20));
+  const auto monitor = QmpClient::connect(vm.runtime_dir / "qmp-cli.sock", deadline);
+  (void)driver_.suspend(vm);
+  EXPECT_TRUE(monitor->wait_event("STOP", deadline));
+  const Pipe pipe = make_pipe();
+  monitor->pass_descriptor("pipe", pipe.write_end.get(), deadline);
+  EXPECT_NO_THROW(monitor->execute("closefd", {{"fdname", "pipe"}}, deadline));
+  EXPECT_THROW(monitor->execute("closefd", {{"fdname", "pipe"}}, deadline), QmpError);
+}
+
+TEST_F(QemuDriverTest, LargeRepliesOfTheMonitorArriveWhole) {
+  const VmHandle& vm = start();
+  const Deadline deadline = Deadline::after(seconds(20));
+  const auto monitor = QmpClient::connect(vm.runtime_dir / "qmp-cli.sock", deadline);
+  EXPECT_GT(monitor->execute("query-qmp-schema", deadline).size(), 500U);
+}
+
+TEST_F(QemuDriverTest, DisplayIsOnAUnixSocket) {
+  const VmHandle& vm = prepare();
+  MachineConfig config = machine();
+  config.vnc = true;
+  (void)driver_.start(vm, config);
+  EXPECT_TRUE(connect_unix(vm.runtime_dir / "vnc.sock"));
+}
+
+TEST_F(QemuDriverTest, RecordsItsCommandLine) {
+  const VmHandle& vm = start();
+  EXPECT_NE(read_file(vm.work_dir / "command_line.txt").find("-nodefaults"), std::string::npos);
+}
+
+TEST_F(QemuDriverTest, StopOfAGuestThatDoesNotListenKeepsItsTime) {
+  const VmHandle& vm = start();
+  const auto begin = std::chrono::steady_clock::now();
+  (void)driver_.stop(vm, milliseconds(500));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, milliseconds(1500));
+  EXPECT_EQ(driver_.state(vm), VmState::Stopped);
+}
+
+TEST_F(QemuDriverTest, StopOfAHungQemuKeepsItsTime) {
+  const VmHandle& vm = start();
+  ASSERT_EQ(::kill(qemu_pid(), SIGSTOP), 0);
+  const auto begin = std::chrono::steady_clock::now();
+  (void)driver_.stop(vm, milliseconds(500));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, milliseconds(1500));
+  EXPECT_EQ(driver_.state(vm), VmState::Stopped);
+}
+
+TEST_F(QemuDriverTest, StopsASuspendedVm) {
+  const VmHandle& vm = start();
+  (void)driver_.suspend(vm);
+  (void)driver_.stop(vm, milliseconds(200));
+  EXPECT_EQ(driver_.state(vm), VmState::Stopped);
+}
+
+TEST_F(QemuDriverTest, CrashIsReportedAtOnce) {
+  const VmHandle& vm = start();
+  ASSERT_EQ(::kill(qemu_pid(), SIGKILL), 0);
+  const auto exit = driver_.wait_exit(vm, seconds(20));
+  ASSERT_TRUE(exit);
+  EXPECT_FALSE(exit->orderly);
+  EXPECT_NE(exit->how.find("signal 9"), std::string::npos) << exit->how;
+  EXPECT_EQ(driver_.state(vm), VmState::Failed);
+}
+
+TEST_F(QemuDriverTest, FailedVmCanBeStopped) {
+  const VmHandle& vm = start();
+  ASSERT_EQ(::kill(qemu_pid(), SIGKILL), 0);
+  ASSERT_TRUE(driver_.wait_exit(vm, seconds(20)));
+  (void)driver_.stop(vm, seconds(1));
+  EXPECT_EQ(driver_.state(vm), VmState::Stopped);
+}
+
+TEST_F(QemuDriverTest, SignalFromOutsideIsNoOrderlyEnd) {
+  const VmHandle& vm = start();
+  ASSERT_EQ(::kill(qemu_pid(), SIGTERM), 0);
+  const auto exit = driver_.wait_exit(vm, seconds(20));
+  ASSERT_TRUE(exit);
+  EXPECT_FALSE(exit->orderly);
+  EXPECT_NE(exit->how.find("from outside"), std::string::npos) << exit->how;
+}
+
+TEST_F(QemuDriverTest, QuitByTheMonitorIsAnOrderlyEnd) {
+  const VmHandle& vm = start();
+  const auto other = QmpClient::connect(vm.runtime_dir / "qmp-cli.sock", Deadline::after(seconds(20)));
+  other->execute("quit", Deadline::after(seconds(20)));
+  const auto exit = driver_.wait_exit(vm, seconds(20));
+  ASSERT_TRUE(exit);
+  EXPECT_TRUE(exit->orderly);
+  EXPECT_EQ(driver_.state(vm), VmState::Stopped);
+}
+
+TEST_F(QemuDriverTest, BadArgumentShowsQemusOwnWords) {
+  const VmHandle& vm = prepare();
+  MachineConfig config = machine();
+  config.extra_arguments = {"-device", "no-such-device"};
+  const std::string why = failure_of([&] { (void)driver_.start(vm, config); });
+  EXPECT_NE(why.find("no-such-device"), std::string::npos) << why;
+  EXPECT_NE(why.find("exit code 1"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(vm), VmState::Failed);
+}
+
+TEST_F(QemuDriverTest, MissingDiskShowsQemusOwnWords) {
+  const VmHandle& vm = prepare();
+  MachineConfig config = machine();
+  config.disks = {{.path = folder_.path() / "gone.qcow2", .id = "root"}};
+  const std::string why = failure_of([&] { (void)driver_.start(vm, config); });
+  EXPECT_NE(why.find("gone.qcow2"), std::string::npos) << why;
+}
+
+TEST_F(QemuDriverTest, MissingQemuNamesThePackage) {
+  const VmHandle& vm = prepare();
+  const std::string path = std::getenv("PATH");
+  ::setenv("PATH", "/nonexistent", 1);
+  const auto why_not = driver_.unavailable_reason();
+  const std::string why = failure_of([&] { (void)driver_.start(vm, machine()); });
+  ::setenv("PATH", path.c_str(), 1);
+  EXPECT_NE(why.find("apt-get install qemu-system"), std::string::npos) << why;
+  ASSERT_TRUE(why_not);
+  EXPECT_NE(why_not->find("apt-get install qemu-system"), std::string::npos);
+  EXPECT_EQ(driver_.state(vm), VmState::Prepared);
+}
+
+TEST_F(QemuDriverTest, FixedPortThatIsTakenIsAnError) {
+  const VmHandle& vm = prepare();
+  PrepareRequest second = request("second");
+  second.ssh_port = vm.ssh_port;
+  const std::string why = failure_of([&] { (void)driver_.prepare(second); });
+  EXPECT_NE(why.find("port " + std::to_string(vm.ssh_port)), std::string::npos) << why;
+  EXPECT_FALSE(fs::exists(folder_.path() / "vms" / "second"));
+}
+
+TEST_F(QemuDriverTest, SecondVmOfALivingNameIsAnError) {
+  const VmHandle& vm = prepare();
+  EXPECT_NE(failure_of([&] { (void)driver_.prepare(request()); }).find("exists already"), std::string::npos);
+  EXPECT_EQ(driver_.state(vm), VmState::Prepared);
+}
+
+TEST_F(QemuDriverTest, NamesThatLeaveTheFolderAreRefused) {
+  EXPECT_THROW((void)driver_.prepare(request("../x")), Error);
+  EXPECT_THROW((void)driver_.prepare(request("a/b")), Error);
+  EXPECT_THROW((void)driver_.prepare(request("")), Error);
+}
+
+TEST_F(QemuDriverTest, CallsOutOfOrderChangeNothing) {
+  const VmHandle& vm = prepare();
+  EXPECT_THROW((void)driver_.stop(vm, seconds(1)), Error);
+  EXPECT_THROW((void)driver_.suspend(vm), Error);
+  EXPECT_THROW((void)driver_.resume(vm), Error);
+  EXPECT_EQ(driver_.state(vm), VmState::Prepared);
+}
+
+TEST_F(QemuDriverTest, RunningVmIsNeitherStartedNorResumed) {
+  const VmHandle& vm = start();
+  EXPECT_NE(failure_of([&] { (void)driver_.start(vm, machine()); }).find("it is running"), std::string::npos);
+  EXPECT_THROW((void)driver_.resume(vm), Error);
+  EXPECT_EQ(driver_.state(vm), VmState::Running);
+}
+
+TEST_F(QemuDriverTest, SuspendedVmIsNotSuspendedAgain) {
+  const VmHandle& vm = start();
+  (void)driver_.suspend(vm);
+  EXPECT_THROW((void)driver_.suspend(vm), Error);
+  EXPECT_EQ(driver_.state(vm), VmState::Suspended);
+}
+
+TEST_F(QemuDriverTest, NothingIsLeftAfterDestroy) {
+  const VmHandle vm = start();
+  const pid_t qemu = qemu_pid();
+  driver_.destroy(vm);
+  EXPECT_EQ(driver_.state(vm), VmState::Destroyed);
+  EXPECT_FALSE(fs::exists(vm.work_dir));
+  EXPECT_FALSE(fs::exists(vm.runtime_dir));
+  // Whoever adopts the dead may take a moment to reap them.
+  EXPECT_TRUE(poll_until([&] { return !process_start_time(qemu); }));
+  EXPECT_TRUE(poll_until([&] { return process_start_time(vm.supervisor_pid) != vm.supervisor_start_time; }));
+  EXPECT_TRUE(port_is_free(vm.ssh_port));
+  const auto held = Ledger().ports();
+  EXPECT_EQ(std::count(held.begin(), held.end(), vm.ssh_port), 0);
+}
+
+TEST_F(QemuDriverTest, DestroyTwiceIsFine) {
+  const VmHandle vm = start();
+  driver_.destroy(vm);
+  driver_.destroy(vm);
+  EXPECT_THROW((void)driver_.suspend(vm), Error);
+  EXPECT_TRUE(driver_.wait_exit(vm, milliseconds(0)));
+}
+
+TEST_F(QemuDriverTest, NameIsFreeAgainAfterDestroy) {
+  driver_.destroy(prepare());
+  EXPECT_EQ(driver_.state(prepare()), VmState::Prepared);
+}
+
+TEST_F(QemuDriverTest, VmGoesWithItsDriver) {
+  std::optional<QemuDriver> driver(std::in_place);
+  const VmHandle vm = driver->start(driver->prepare(request("short")), machine());
+  driver.reset();
+  EXPECT_TRUE(poll_until([&] { return !fs::exists(vm.work_dir) && !fs::exists(vm.runtime_dir); }));
+}
+
+TEST_F(QemuDriverTest, DeadSupervisorIsAFailureThatDestroyCleansUp) {
+  const VmHandle vm = start();
+  const pid_t qemu = qemu_pid();
+  ASSERT_EQ(::kill(vm.supervisor_pid, SIGKILL), 0);
+  EXPECT_TRUE(poll_until([&] { return driver_.state(vm) == VmState::Failed; }));
+  EXPECT_TRUE(poll_until([&] { return !process_start_time(qemu); }));
+  driver_.destroy(vm);
+  EXPECT_FALSE(fs::exists(vm.work_dir));
+  EXPECT_FALSE(fs::exists(vm.runtime_dir));
+}
+
+TEST_F(QemuDriverTest, DamagedHandleRemovesNothing) {
+  const fs::path precious = folder_.path() / "precious";
+  fs::create_directory(precious);
+  VmHandle vm;
+  vm.id = "qemu-none";
+  vm.driver = DriverKind::Qemu;
+  vm.work_dir = precious;
+  vm.runtime_dir = precious;
+  driver_.destroy(vm);
+  EXPECT_TRUE(fs::exists(precious));
+}
+
+TEST_F(QemuDriverTest, HandleOfAnotherDriverIsRefused) {
+  VmHandle vm = prepare();
+  vm.driver = DriverKind::Noop;
+  EXPECT_THROW((void)driver_.state(vm), Error);
+}
+
+TEST_F(QemuDriverTest, HandleServesAnotherDriverObject) {
+  const VmHandle vm = parse_vm_handle(to_json(start()));
+  QemuDriver other;
+  EXPECT_EQ(other.state(vm), VmState::Running);
+  (void)other.suspend(vm);
+  EXPECT_EQ(driver_.state(vm), VmState::Suspended);
+  (void)other.resume(vm);
+  (void)other.stop(vm, milliseconds(0));
+  EXPECT_EQ(driver_.state(vm), VmState::Stopped);
+  EXPECT_EQ(other.state(vm), VmState::Stopped);
+  other.destroy(vm);
+  EXPECT_EQ(driver_.state(vm), VmState::Destroyed);
+}
+
+TEST_F(QemuDriverTest, WaitersAreToldOfAStopByAnotherThread) {
+  const VmHandle& vm = start();
+  std::optional<VmExit> exit;
+  std::thread waiter([&] { exit = driver_.wait_exit(vm, seconds(20)); });
+  (void)driver_.stop(vm, milliseconds(100));
+  waiter.join();
+  ASSERT_TRUE(exit);
+  EXPECT_TRUE(exit->orderly);
+}
+
+TEST_F(QemuDriverTest, TapVanishesWithTheVm) {
+  if (::geteuid() != 0 || ::unshare(CLONE_NEWNET) != 0) GTEST_SKIP() << "a network namespace needs root";
+  const Support tap = driver_.support(Capability::Tap);
+  if (!tap.supported()) GTEST_SKIP() << tap.why;
+  PrepareRequest with_tap = request();
+  with_tap.nics = {{.kind = NicKind::Tap, .mac_address = "52:54:00:12:34:56"}};
+  const VmHandle& vm = vm_.emplace(driver_.prepare(with_tap));
+  EXPECT_EQ(vm.ssh_port, 0);
+  EXPECT_EQ(vm.static_address, driver_.guest_ip(vm) + "/30");
+  EXPECT_NE(::if_nametoindex("vmtest0"), 0U);
+  MachineConfig config = machine();
+  config.nics = with_tap.nics;
+  (void)driver_.start(vm, config);
+  (void)driver_.stop(vm, milliseconds(0));
+  (void)driver_.start(vm, config);
+  EXPECT_EQ(driver_.state(vm), VmState::Running);
+  driver_.destroy(vm);
+  EXPECT_EQ(::if_nametoindex("vmtest0"), 0U);
+}
+
+TEST_F(QemuDriverTest, EveryCapabilityHasAnAnswer) {
+  const auto all = all_capabilities();
+  EXPECT_TRUE(std::all_of(all.begin(), all.end(), [&](Capability capability) {
+    const Support support = driver_.support(capability);
+    return support.supported() == support.why.empty();
+  }));
+}
+
+TEST_F(QemuDriverTest, TakesQcow2AndRawAndOverlays) {
+  const DiskNeeds needs = driver_.disk_needs();
+  EXPECT_EQ(needs.formats, (std::vector<DiskFormat>{DiskFormat::Qcow2, DiskFormat::Raw}));
+  EXPECT_TRUE(needs.backing_files);
+}
+
+}  // namespace
+}  // namespace vmtest

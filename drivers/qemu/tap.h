@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/host/ledger.h"
+
+namespace vmtest {
+
+/// Small networks for TAPs are taken from 198.18.0.0/15, which is set aside for tests between devices (RFC 2544) and so in
+/// nobody's way on ordinary networks: 32768 of four addresses each, the host's the first usable, the guest's the second.
+inline constexpr unsigned kTapSubnets = 32768;
+inline constexpr int kTapPrefixLength = 30;
+
+/// One of them.
+struct TapSubnet {
+  /// Its network address, host byte order.
+  std::uint32_t network = 0;
+  /// Dotted addresses.
+  std::string host;
+  std::string guest;
+
+  bool operator==(const TapSubnet&) const = default;
+};
+/// The subnet of a number below kTapSubnets. Neighbouring numbers lie in different halves of the range, so that somebody
+/// who routes one half away does not stop us.
+[[nodiscard]] TapSubnet tap_subnet(unsigned number);
+
+/// An IPv4 route of the host.
+struct Route {
+  std::uint32_t destination = 0;
+  std::uint32_t mask = 0;
+
+  bool operator==(const Route&) const = default;
+};
+/// The routes in the text of /proc/net/route, but default routes.
+[[nodiscard]] std::vector<Route> parse_routes(std::string_view text);
+/// Whether a route leads to some address of the subnet.
+[[nodiscard]] bool collides(const TapSubnet& subnet, const std::vector<Route>& routes);
+
+/// A TAP device of the host. It is gone with the last descriptor of it, unless it was made persistent by somebody else.
+struct TapDevice {
+  FileDescriptor descriptor;
+  std::string name;
+};
+/// Makes a TAP named by the kernel (vmtest0 ...). Throws Unsupported when this host or user cannot.
+[[nodiscard]] TapDevice make_tap();
+/// Attaches to the TAP `name`, which must exist. Throws Error when it does not or is in use, Unsupported as above.
+[[nodiscard]] TapDevice open_tap(const std::string& name);
+/// Gives the interface an address and sets it up.
+void configure_interface(const std::string& name, const std::string& address, int prefix_length);
+
+/// A TAP with a network of its own.
+struct LeasedTap {
+  TapDevice device;
+  TapSubnet subnet;
+  Lease lease;
+};
+/// Makes one on a subnet that neither another VM nor a route of the host has.
+[[nodiscard]] LeasedTap take_tap(Ledger& ledger);
+
+}  // namespace vmtest

@@ -1,0 +1,149 @@
+#include "tap.h"
+
+#include <gtest/gtest.h>
+#include <net/if.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include "neighbours.h"
+#include "vmtest/error.h"
+#include "vmtest/host/directories.h"
+
+namespace vmtest {
+namespace {
+
+constexpr const char* kMac = "52:54:00:12:34:56";
+
+TEST(TapSubnetTest, FirstOnes) {
+  EXPECT_EQ(tap_subnet(0), (TapSubnet{0xC6120000, "198.18.0.1", "198.18.0.2"}));
+  EXPECT_EQ(tap_subnet(1), (TapSubnet{0xC6130000, "198.19.0.1", "198.19.0.2"}));
+  EXPECT_EQ(tap_subnet(2), (TapSubnet{0xC6120004, "198.18.0.5", "198.18.0.6"}));
+}
+
+TEST(TapSubnetTest, LastOneEndsTheRange) {
+  EXPECT_EQ(tap_subnet(kTapSubnets - 1).guest, "198.19.255.254");
+  EXPECT_THROW((void)tap_subnet(kTapSubnets), Error);
+}
+
+constexpr const char* kRoutes =
+    "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+    "eth0\t00000000\t0100A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+    "eth0\t0000A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+    "tun0\t000012C6\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n";
+
+TEST(RoutesTest, ReadsAllButDefaultRoutes) {
+  EXPECT_EQ(parse_routes(kRoutes), (std::vector<Route>{{0xC0A80000, 0xFFFFFF00}, {0xC6120000, 0xFFFF0000}}));
+}
+
+TEST(RoutesTest, NothingInEmptyText) { EXPECT_TRUE(parse_routes("").empty()); }
+
+TEST(RoutesTest, CollidesWithWideRoutesOnly) {
+  EXPECT_TRUE(collides(tap_subnet(0), parse_routes(kRoutes)));
+  EXPECT_FALSE(collides(tap_subnet(1), parse_routes(kRoutes)));
+}
+
+TEST(RoutesTest, CollidesWithARouteToOneAddress) {
+  EXPECT_TRUE(collides(tap_subnet(0), {{0xC6120002, 0xFFFFFFFF}}));
+  EXPECT_FALSE(collides(tap_subnet(2), {{0xC6120002, 0xFFFFFFFF}}));
+}
+
+TEST(ArpTableTest, FindsTheWholeMacOnly) {
+  constexpr const char* kTable =
+      "IP address       HW type     Flags       HW address            Mask     Device\n"
+      "198.18.0.6       0x1         0x2         52:54:00:12:34:57     *        vmtest1\n"
+      "198.18.0.2       0x1         0x2         52:54:00:12:34:56     *        vmtest0\n";
+  EXPECT_EQ(find_in_arp_table(kTable, kMac), "198.18.0.2");
+  EXPECT_EQ(find_in_arp_table(kTable, "52:54:00:12:34:5"), std::nullopt);
+}
+
+TEST(ArpTableTest, PassesOverIncompleteEntries) {
+  EXPECT_EQ(find_in_arp_table("198.18.0.2 0x1 0x0 52:54:00:12:34:56 * vmtest0\n", kMac), std::nullopt);
+}
+
+TEST(NeighboursTest, FindsByMacWhateverItsCase) {
+  EXPECT_EQ(find_in_neighbours("198.18.0.2 dev vmtest0 lladdr 52:54:00:AB:cd:EF REACHABLE\n", "52:54:00:ab:cd:ef"), "198.18.0.2");
+}
+
+TEST(NeighboursTest, PrefersIpv4AndPassesOverLinkLocal) {
+  constexpr const char* kTable =
+      "fe80::1 dev vmtest0 lladdr 52:54:00:12:34:56 STALE\n"
+      "fd00::2 dev vmtest0 lladdr 52:54:00:12:34:56 router STALE\n"
+      "198.18.0.2 dev vmtest0 lladdr 52:54:00:12:34:56 STALE\n";
+  EXPECT_EQ(find_in_neighbours(kTable, kMac), "198.18.0.2");
+}
+
+TEST(NeighboursTest, PassesOverFailedEntries) {
+  EXPECT_EQ(find_in_neighbours("198.18.0.2 dev vmtest0 FAILED\n198.18.0.3 dev vmtest0 lladdr 52:54:00:12:34:56 FAILED\n", kMac),
+            std::nullopt);
+}
+
+TEST(DnsmasqLeasesTest, TakesTheLeaseThatLastsLongest) {
+  constexpr const char* kLeases =
+      "1700000100 52:54:00:12:34:56 192.168.122.10 old *\n"
+      "1700000900 52:54:00:12:34:56 192.168.122.11 new ff:00:01\n"
+      "1700000900 52:54:00:12:34:57 192.168.122.12 other *\n";
+  EXPECT_EQ(find_in_dnsmasq_leases(kLeases, kMac, 1700000000), "192.168.122.11");
+}
+
+TEST(DnsmasqLeasesTest, PassesOverExpiredLeases) {
+  EXPECT_EQ(find_in_dnsmasq_leases("1700000100 52:54:00:12:34:56 192.168.122.10 a *\n", kMac, 1700000200), std::nullopt);
+}
+
+TEST(DnsmasqLeasesTest, ZeroLastsForEver) {
+  EXPECT_EQ(find_in_dnsmasq_leases("0 52:54:00:12:34:56 192.168.122.10 a *\n", kMac, 1700000200), "192.168.122.10");
+}
+
+TEST(DnsmasqLeasesTest, GarbageIsNoLease) {
+  EXPECT_EQ(find_in_dnsmasq_leases("duid 00:01:00\nx 52:54:00:12:34:56 192.168.122.10 a *\n1 2\n", kMac, 0), std::nullopt);
+}
+
+/// In a network namespace of its own, so that the host's network stays as it is.
+class TapDeviceTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (::geteuid() != 0 || ::unshare(CLONE_NEWNET) != 0) GTEST_SKIP() << "a network namespace needs root";
+    if (::access("/dev/net/tun", R_OK | W_OK) != 0) GTEST_SKIP() << "there is no /dev/net/tun";
+  }
+
+  TemporaryDirectory folder_;
+  Ledger ledger_{folder_.path() / "ledger", {1024, 8}};
+};
+
+TEST_F(TapDeviceTest, IsGoneWithItsDescriptor) {
+  std::string name;
+  {
+    const TapDevice tap = make_tap();
+    name = tap.name;
+    EXPECT_NE(::if_nametoindex(name.c_str()), 0U);
+  }
+  EXPECT_EQ(::if_nametoindex(name.c_str()), 0U);
+}
+
+TEST_F(TapDeviceTest, GetsItsSubnetsAddressAndRoute) {
+  const LeasedTap tap = take_tap(ledger_);
+  EXPECT_EQ(tap.subnet, tap_subnet(0));
+  EXPECT_TRUE(collides(tap.subnet, parse_routes(read_file("/proc/thread-self/net/route"))));
+}
+
+TEST_F(TapDeviceTest, TwoTapsGetTwoSubnets) {
+  const LeasedTap first = take_tap(ledger_);
+  const LeasedTap second = take_tap(ledger_);
+  EXPECT_NE(first.subnet, second.subnet);
+  EXPECT_NE(first.device.name, second.device.name);
+}
+
+TEST_F(TapDeviceTest, PassesOverSubnetsTheHostRoutes) {
+  const TapDevice occupied = make_tap();
+  configure_interface(occupied.name, "198.18.0.1", 24);
+  EXPECT_EQ(take_tap(ledger_).subnet, tap_subnet(1));
+}
+
+TEST_F(TapDeviceTest, UnknownNameIsAnError) { EXPECT_THROW((void)open_tap("nosuchtap"), Error); }
+
+TEST_F(TapDeviceTest, TapInUseIsAnError) {
+  const TapDevice tap = make_tap();
+  EXPECT_THROW((void)open_tap(tap.name), Error);
+}
+
+}  // namespace
+}  // namespace vmtest

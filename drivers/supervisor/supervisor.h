@@ -1,0 +1,83 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <filesystem>
+#include <list>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "protocol.h"
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/host/process.h"
+
+namespace vmtest::supervisor {
+
+/// What a supervisor is told on its command line.
+struct Options {
+  std::string name;
+  std::filesystem::path work_dir;
+  std::filesystem::path runtime_dir;
+  std::filesystem::path evidence_dir;
+  pid_t owner_pid = -1;
+  unsigned long long owner_start_time = 0;
+};
+
+/// The supervisor's event loop: parent of the VM's processes, holder of its leases, remover of its folders.
+/// Single-threaded: a parent-death signal fires when the thread that forked ends.
+class Supervisor {
+ public:
+  /// Makes the folders and the socket, takes `owner` as the owner's connection. Throws when it cannot; nothing is left then.
+  Supervisor(Options options, FileDescriptor owner);
+  ~Supervisor();
+
+  /// Serves until the VM ends. Everything of it is gone on return.
+  void run();
+
+ private:
+  struct Connection {
+    FileDescriptor socket;
+    LineBuffer lines;
+    bool owner = false;
+    bool wants_end_reply = false;
+  };
+  struct Child {
+    ChildProcess process;
+    std::filesystem::path log;
+    std::optional<ExitStatus> status;
+  };
+
+  /// Makes a folder (0700) that goes with the VM; false when something is there already, which stays as it is.
+  bool make_folder(const std::filesystem::path& folder);
+  void add_connection(FileDescriptor socket);
+  void wait_for_something();
+  void serve(Connection& connection);
+  nlohmann::json answer(Connection& connection, const nlohmann::json& request);
+  nlohmann::json spawn(const nlohmann::json& request);
+  nlohmann::json status() const;
+  nlohmann::json exit_event(const std::string& name) const;
+  void reap();
+  void owner_is_gone();
+  void watch_owner(pid_t pid, std::optional<unsigned long long> start_time);
+  void end_processes();
+  void save_evidence();
+  void remove_folders();
+
+  Options options_;
+  std::vector<std::filesystem::path> folders_;
+  FileDescriptor listener_;
+  FileDescriptor signals_;
+  FileDescriptor owner_process_;
+  std::list<Connection> connections_;
+  std::map<std::string, FileDescriptor> held_;
+  std::map<std::string, Child> children_;
+  bool kept_ = false;
+  bool ending_ = false;
+  bool save_evidence_ = false;
+  std::string cause_;
+};
+
+}  // namespace vmtest::supervisor

@@ -1,0 +1,31 @@
+#include "vmtest/host/file_lock.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <thread>
+
+#include "vmtest/error.h"
+
+namespace vmtest {
+
+std::optional<FileLock> FileLock::try_lock(const std::filesystem::path& path) {
+  FileDescriptor fd = open_file(path, O_RDWR | O_CREAT, 0600);
+  if (::flock(fd.get(), LOCK_EX | LOCK_NB) == 0) return FileLock(std::move(fd));
+  if (errno == EWOULDBLOCK) return std::nullopt;
+  throw_errno("cannot lock " + path.string());
+}
+
+FileLock FileLock::lock(const std::filesystem::path& path, const Deadline& deadline) {
+  // flock has no deadline of its own; who holds these locks works for seconds or minutes.
+  constexpr std::chrono::milliseconds kPoll{50};
+  for (;;) {
+    if (auto lock = try_lock(path)) return std::move(*lock);
+    if (deadline.expired()) throw Timeout("waited in vain for another process that holds " + path.string());
+    std::this_thread::sleep_for(std::min(kPoll, deadline.remaining()));
+  }
+}
+
+}  // namespace vmtest

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "vmtest/deadline.h"
+#include "vmtest/host/file_descriptor.h"
+
+namespace vmtest {
+
+/// What a VM takes of the host.
+struct VmResources {
+  std::string name;
+  unsigned memory_mib = 0;
+  unsigned vcpus = 0;
+};
+
+/// One lease: a locked place in the ledger. The lock belongs to the open descriptor, so it ends when the last copy of it
+/// is closed, by whatever cause, and passes to another process with the descriptor.
+class Lease {
+ public:
+  Lease() = default;
+  explicit Lease(FileDescriptor fd) : fd_(std::move(fd)) {}
+  [[nodiscard]] int descriptor() const { return fd_.get(); }
+  [[nodiscard]] bool valid() const { return fd_.valid(); }
+
+ private:
+  FileDescriptor fd_;
+};
+
+/// The host-wide account of what living VMs of this user take: memory, vCPUs, ports, TAP subnets. One file of records whose
+/// byte locks say which are alive; a dead owner's record is free at once, and there is nothing to clean up.
+/// Holds between unrelated processes. May be used by several threads.
+class Ledger {
+ public:
+  /// What may be taken altogether.
+  struct Limits {
+    unsigned memory_mib = 0;
+    unsigned vcpus = 0;
+  };
+  /// Nine tenths of the host's memory and four vCPUs per host CPU; VMTEST_MAX_MEMORY_MIB and VMTEST_MAX_VCPUS say otherwise.
+  [[nodiscard]] static Limits default_limits();
+
+  /// The ledger of this host and user.
+  Ledger();
+  /// A ledger in `file`, for tests.
+  Ledger(std::filesystem::path file, Limits limits);
+
+  /// Takes resources for all VMs of one test together; waits, first come first served, until they fit. Throws Unsupported
+  /// when they never will, Timeout when the deadline passes (saying who holds what). One lease per VM.
+  [[nodiscard]] std::vector<Lease> admit(const std::vector<VmResources>& vms, const Deadline& deadline);
+  /// Takes a TCP port of the loopback, if nobody has it: neither the ledger nor a listening socket.
+  [[nodiscard]] std::optional<Lease> try_port(std::uint16_t port);
+  /// Takes the first free of `count` numbered things of a kind ("subnet"): TAP subnets.
+  struct Numbered {
+    Lease lease;
+    unsigned number = 0;
+  };
+  [[nodiscard]] std::optional<Numbered> try_subnet(unsigned count);
+  /// Living leases.
+  [[nodiscard]] std::vector<VmResources> admitted() const;
+  /// Ports held at present.
+  [[nodiscard]] std::vector<std::uint16_t> ports() const;
+
+ private:
+  [[nodiscard]] FileDescriptor open() const;
+
+  std::filesystem::path file_;
+  Limits limits_;
+};
+
+}  // namespace vmtest

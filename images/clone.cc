@@ -1,0 +1,54 @@
+#include "vmtest/clone.h"
+
+#include <fcntl.h>
+
+#include "reflink.h"
+#include "vmtest/error.h"
+#include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/host/process.h"
+
+namespace vmtest {
+namespace {
+
+namespace fs = std::filesystem;
+
+void make_overlay(const CloneRequest& request, const Deadline& deadline) {
+  if (!find_program("qemu-img")) throw Unsupported("qemu-img is not installed; get it with: apt-get install qemu-utils");
+  std::vector<std::string> argv = {"qemu-img", "create", "-q", "-f", "qcow2", "-F", std::string(to_string(request.source_format)),
+                                   "-b", fs::absolute(request.source).string(), request.target.string()};
+  if (request.size_mib) argv.push_back(std::to_string(*request.size_mib) + "M");
+  run_tool(argv, deadline);
+}
+
+}  // namespace
+
+DiskFormat clone_disk(const CloneRequest& request, const Deadline& deadline) {
+  if (!fs::exists(request.source)) throw Error("cannot clone " + request.source.string() + ": there is no such file");
+  if (fs::exists(request.target)) throw Error("cannot clone to " + request.target.string() + ": it exists already");
+  try {
+    if (request.method == CloneMethod::Overlay) {
+      make_overlay(request, deadline);
+      return DiskFormat::Qcow2;
+    }
+    reflink(request.source, request.target);
+    return request.source_format;
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove(request.target, ignored);
+    rethrow_with_context("cannot clone " + request.source.string() + " to " + request.target.string());
+  }
+}
+
+bool reflink_works(const fs::path& folder) {
+  try {
+    const TemporaryDirectory place(".vmtest-reflink-", folder);
+    write_file(place.path() / "a", std::string(8192, 'x'));
+    reflink(place.path() / "a", place.path() / "b");
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
+}  // namespace vmtest

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+
+#include "vmtest/deadline.h"
+#include "vmtest/types.h"
+
+namespace vmtest {
+
+/// Ways to make a disk that starts as a copy of another and takes space only for what is written to it.
+enum class CloneMethod {
+  /// A qcow2 file whose backing file is the original.
+  Overlay,
+  /// The file system shares the blocks (XFS, btrfs; APFS on macOS). Keeps the format. Unsupported elsewhere.
+  Reflink,
+};
+
+struct CloneRequest {
+  std::filesystem::path source = {};
+  DiskFormat source_format = DiskFormat::Qcow2;
+  std::filesystem::path target = {};
+  CloneMethod method = CloneMethod::Overlay;
+  /// Overlay: size of the new disk as the guest sees it, in MiB; the source's when empty. Never smaller than that.
+  std::optional<std::uint64_t> size_mib = {};
+};
+
+/// Makes the clone and returns its format. Throws Error (no room, source missing), Unsupported (no reflinks here) or
+/// Timeout; the target is not there then. An existing target is never overwritten.
+DiskFormat clone_disk(const CloneRequest& request, const Deadline& deadline);
+
+/// Whether files in `folder` can be cloned by reflink.
+[[nodiscard]] bool reflink_works(const std::filesystem::path& folder);
+
+}  // namespace vmtest

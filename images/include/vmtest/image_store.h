@@ -1,0 +1,77 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "vmtest/image.h"
+
+namespace vmtest {
+
+/// What `vmtest image info` shows beside the image itself.
+struct ImageDetails {
+  Image image;
+  std::filesystem::path folder;
+  /// Bytes on disk.
+  std::uintmax_t size = 0;
+  /// Version of the recipe that made it.
+  int recipe_version = 0;
+  /// UTC, ISO 8601.
+  std::string built_at;
+};
+
+/// An image that can be built here.
+struct ImageRecipe {
+  std::string name;
+  Architecture architecture;
+  std::string description;
+};
+
+/// The images of this user: a folder each, named `<name>-<architecture>`, with the files and a manifest. A folder is visible
+/// only when complete. May be used by several processes and threads.
+class ImageStore {
+ public:
+  /// The store in `<data>/images`.
+  ImageStore();
+  explicit ImageStore(std::filesystem::path folder);
+
+  /// All images, by name.
+  [[nodiscard]] std::vector<ImageDetails> list() const;
+  /// Throws Error when its manifest cannot be read.
+  [[nodiscard]] std::optional<ImageDetails> find(std::string_view name, Architecture architecture) const;
+  /// Throws Unsupported for an image that is not there: saying how to build it, or which names there are.
+  [[nodiscard]] Image get(std::string_view name, Architecture architecture) const;
+
+  struct BuildOptions {
+    /// Build it although it is there.
+    bool rebuild = false;
+    /// Told what is done now.
+    std::function<void(std::string_view)> progress = {};
+  };
+  /// Builds an image from Debian's packages, unless it is there and of the current recipe. Another process that builds it
+  /// at the same time is waited for. Throws Error for a name no recipe has, Unsupported when a tool is missing.
+  ImageDetails build(std::string_view name, Architecture architecture, const BuildOptions& options) const;
+  /// Whether an image was made by an older recipe than this version's.
+  [[nodiscard]] static bool outdated(const ImageDetails& details);
+  /// Removes an image. False when there is none. Running VMs keep what they have open.
+  bool remove(std::string_view name, Architecture architecture) const;
+  /// Removes what crashed builds left.
+  std::size_t remove_leftovers() const;
+
+  /// The images that can be built.
+  [[nodiscard]] static std::vector<ImageRecipe> recipes();
+  [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }
+
+ private:
+  [[nodiscard]] std::filesystem::path image_folder(std::string_view name, Architecture architecture) const;
+
+  std::filesystem::path folder_;
+};
+
+/// Checks every file of an image against the digest in its manifest. Throws Error naming the first that differs.
+void verify_image(const ImageDetails& details);
+
+}  // namespace vmtest

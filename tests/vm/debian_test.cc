@@ -1,0 +1,119 @@
+// `debian-12`: a real distribution with systemd, OpenSSH and cloud-init, booted in each of its ways.
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+
+#include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/vm_test.h"
+
+namespace vmtest {
+namespace {
+
+using namespace std::chrono_literals;
+
+VmSpec debian() {
+  VmSpec spec;
+  spec.image = "debian-12";
+  spec.vcpus = 2;
+  spec.memory_mib = 1024;
+  spec.user = "root";
+  return spec;
+}
+
+class DebianTest : public SharedVmTest<DebianTest> {
+ public:
+  static VmSpec shared_spec() {
+    VmSpec spec = debian();
+    spec.hostname = "deb";
+    spec.files = {{"/etc/my/config", "from the seed\n", 0600}};
+    spec.setup_commands = {"cp /etc/my/config /root/copied"};
+    return spec;
+  }
+
+ protected:
+  TemporaryDirectory folder_;
+};
+
+TEST_F(DebianTest, IsWhatTheSpecSays) {
+  EXPECT_EQ(vm().run("hostname").out, "deb\n");
+  EXPECT_EQ(vm().run("cat /root/copied").out, "from the seed\n");
+  EXPECT_EQ(vm().run("stat -c %a /etc/my/config").out, "600\n");
+  EXPECT_EQ(vm().run("nproc").out, "2\n");
+}
+
+TEST_F(DebianTest, CloudInitAcceptsTheSeed) {
+  GuestCommand command{"cloud-init schema --system"};
+  command.timeout = 120s;
+  const auto result = vm().exec(command);
+  EXPECT_TRUE(result.ok()) << result;
+}
+
+TEST_F(DebianTest, HasNoFailedUnit) {
+  GuestCommand command{"systemctl is-system-running --wait"};
+  command.timeout = 180s;
+  EXPECT_EQ(vm().exec(command).out, "running\n") << vm().exec("systemctl --failed --no-legend");
+}
+
+TEST_F(DebianTest, FilesGoBothWaysBySftp) {
+  std::filesystem::create_directories(folder_.path() / "tree" / "deep");
+  write_file(folder_.path() / "tree" / "deep" / "a b", std::string(300000, 'y'));
+  vm().push(folder_.path() / "tree", "/root/tree");
+  vm().pull("/root/tree", folder_.path() / "again");
+  EXPECT_EQ(read_file(folder_.path() / "again" / "deep" / "a b"), std::string(300000, 'y'));
+}
+
+TEST_F(DebianTest, ForwardsAPort) {
+  auto server = vm().spawn({"python3", "-c", "import socket\ns=socket.create_server(('127.0.0.1',4567))\nwhile 1:\n c,_=s.accept(); c.sendall(b'hi'); c.close()"});
+  vm().wait_for_port(4567, 60s);
+  const auto forward = vm().forward(4567);
+  EXPECT_NE(forward->host_port(), 0);
+}
+
+TEST_F(DebianTest, BackgroundProcessIsKilledWhenDropped) {
+  { auto process = vm().spawn({"sleep", "7654"}); }
+  vm().wait_until([&] { return !vm().exec({"pgrep", "-f", "^sleep 7654"}).ok(); }, 60s, "the process to be gone");
+}
+
+/// Boots with `spec` and sees that a command works.
+void expect_boots(const VmSpec& spec) {
+  try {
+    Vm vm = Vm::boot(spec);
+    EXPECT_EQ(vm.run("cat /etc/debian_version").out.substr(0, 3), "12.");
+  } catch (const Unsupported& reason) {
+    GTEST_SKIP() << reason.what();
+  }
+}
+
+TEST(DebianBootTest, BootsFromItsDiskByBios) {
+  VmSpec spec = debian();
+  spec.boot = BootMode::Bios;
+  expect_boots(spec);
+}
+
+TEST(DebianBootTest, BootsFromItsDiskByUefi) {
+  VmSpec spec = debian();
+  spec.boot = BootMode::Uefi;
+  expect_boots(spec);
+}
+
+TEST(DebianBootTest, BootsAsStockCloudInitDoes) {
+  VmSpec spec = debian();
+  spec.seed_profile = SeedProfile::Stock;
+  expect_boots(spec);
+}
+
+TEST(DebianBootTest, RebootComesBackReady) {
+  try {
+    Vm vm = Vm::boot(debian());
+    vm.run("echo kept > /root/file && sync");
+    vm.reboot();
+    EXPECT_EQ(vm.run("cat /root/file").out, "kept\n");
+  } catch (const Unsupported& reason) {
+    GTEST_SKIP() << reason.what();
+  }
+}
+
+}  // namespace
+}  // namespace vmtest

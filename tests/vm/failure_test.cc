@@ -1,0 +1,169 @@
+// Boots that cannot succeed: each must end soon, name its cause, show the console's end, and leave nothing but evidence.
+
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+
+#include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/host/process.h"
+#include "vmtest/host/socket.h"
+#include "vmtest/vm_test.h"
+
+namespace vmtest {
+namespace {
+
+using namespace std::chrono_literals;
+
+class BootFailureTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    try {
+      (void)ImageChoice("tiny").resolve(Architecture::X86_64);
+    } catch (const Unsupported& reason) {
+      GTEST_SKIP() << reason.what();
+    }
+  }
+  /// Boots what must not boot and returns what the error says.
+  std::string failure(VmSpec spec) {
+    spec.name = "failing-" + std::to_string(::getpid());
+    try {
+      const Vm vm = Vm::boot(spec, {.evidence_dir = folder_.path() / "evidence"});
+      return "(it booted)";
+    } catch (const std::exception& error) {
+      evidence_ = folder_.path() / "evidence" / spec.name;
+      work_dir_ = data_dir() / "vms" / spec.name;
+      return error.what();
+    }
+  }
+  void expect_nothing_left() const { EXPECT_FALSE(std::filesystem::exists(work_dir_)); }
+  /// A shell line that shows what is in the way of a test, as guest set-up.
+  static VmSpec with_setup(std::vector<std::string> commands) {
+    VmSpec spec;
+    spec.setup_commands = std::move(commands);
+    return spec;
+  }
+
+  TemporaryDirectory folder_;
+  std::filesystem::path evidence_;
+  std::filesystem::path work_dir_;
+};
+
+bool contains(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
+
+TEST_F(BootFailureTest, PanicIsNamed) {
+  VmSpec spec;
+  spec.extra_command_line = "rdinit=/no/such/init root=/dev/nothing";
+  const std::string text = failure(spec);
+  EXPECT_TRUE(contains(text, "kernel panic")) << text;
+  EXPECT_TRUE(contains(text, "Unable to mount root fs")) << text;
+  EXPECT_TRUE(std::filesystem::exists(evidence_ / "console.log"));
+  EXPECT_TRUE(std::filesystem::exists(evidence_ / "spec.json"));
+  EXPECT_TRUE(std::filesystem::exists(evidence_ / "timeline.txt"));
+  expect_nothing_left();
+}
+
+TEST_F(BootFailureTest, FailingSetupCommandIsNamed) {
+  const std::string text = failure(with_setup({"true", "echo why >&2; exit 4"}));
+  EXPECT_TRUE(contains(text, "failed guest set-up")) << text;
+  EXPECT_TRUE(contains(text, "exit")) << text;
+  expect_nothing_left();
+}
+
+TEST_F(BootFailureTest, GuestThatNeverPrintsTheMarkerTimesOut) {
+  VmSpec spec = with_setup({"sleep 1000"});
+  spec.boot_timeout = 3s;
+  const std::string text = failure(spec);
+  EXPECT_TRUE(contains(text, "did not print its marker")) << text;
+  expect_nothing_left();
+}
+
+TEST_F(BootFailureTest, GuestThatPowersItselfOffIsNamed) {
+  const std::string text = failure(with_setup({"poweroff -f"}));
+  EXPECT_TRUE(contains(text, "ended before it was ready")) << text;
+  expect_nothing_left();
+}
+
+TEST_F(BootFailureTest, ServerThatRefusesTheKeyIsNamed) {
+  VmSpec spec = with_setup({"rm -f /root/.ssh/authorized_keys"});
+  const std::string text = failure(spec);
+  EXPECT_TRUE(contains(text, "there is no SSH session")) << text;
+  EXPECT_TRUE(contains(text, "refused")) << text;
+  expect_nothing_left();
+}
+
+TEST_F(BootFailureTest, HypervisorThatExitsAtOnceShowsItsWords) {
+  VmSpec spec;
+  spec.extra_arguments = {"-no-such-option"};
+  const std::string text = failure(spec);
+  EXPECT_TRUE(contains(text, "-no-such-option: invalid option")) << text;
+  expect_nothing_left();
+}
+
+TEST_F(BootFailureTest, TakenPortIsNamed) {
+  VmSpec spec;
+  const FileDescriptor taken = [] {
+    FileDescriptor fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+    EXPECT_EQ(::listen(fd.get(), 1), 0);
+    return fd;
+  }();
+  sockaddr_in address{};
+  socklen_t size = sizeof address;
+  ASSERT_EQ(::getsockname(taken.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
+  spec.ssh_port = ntohs(address.sin_port);
+  EXPECT_TRUE(contains(failure(spec), std::to_string(*spec.ssh_port).c_str()));
+  expect_nothing_left();
+}
+
+TEST_F(BootFailureTest, UnknownImageSaysWhichThereAre) {
+  VmSpec spec;
+  spec.image = "no-such-image";
+  EXPECT_TRUE(contains(failure(spec), "\"no-such-image\" (x86_64) is unknown"));
+}
+
+TEST_F(BootFailureTest, ImageThatIsNoneIsRefused) {
+  write_file(folder_.path() / "text.qcow2", "this is text");
+  EXPECT_THROW((void)Image::file(folder_.path() / "text.qcow2", DiskFormat::Qcow2), Error);
+}
+
+TEST_F(BootFailureTest, EmptyDiskHasNothingToBoot) {
+  run_tool({"qemu-img", "create", "-q", "-f", "qcow2", (folder_.path() / "empty").string(), "16M"}, Deadline::after(20s));
+  VmSpec spec;
+  spec.image = Image::file(folder_.path() / "empty", DiskFormat::Qcow2);
+  spec.boot_timeout = 3s;
+  EXPECT_FALSE(contains(failure(spec), "(it booted)"));
+  expect_nothing_left();
+}
+
+TEST_F(BootFailureTest, TooMuchMemoryForThisHostIsUnsupported) {
+  VmSpec spec;
+  spec.memory_mib = 8U << 20;
+  EXPECT_THROW((void)Vm::boot(spec), Unsupported);
+}
+
+TEST_F(BootFailureTest, NameInUseIsRefused) {
+  VmSpec spec;
+  spec.name = "taken-" + std::to_string(::getpid());
+  const Vm first = Vm::boot(spec);
+  EXPECT_THROW((void)Vm::boot(spec, {.evidence_dir = folder_.path() / "evidence"}), Error);
+  EXPECT_EQ(first.state(), VmState::Ready);
+}
+
+TEST_F(BootFailureTest, MissingQemuSaysWhatToInstall) {
+  ::setenv("VMTEST_QEMU", (folder_.path() / "bin" / "qemu-system-x86_64").c_str(), 1);
+  const std::string text = failure({});
+  ::unsetenv("VMTEST_QEMU");
+  EXPECT_TRUE(contains(text, "apt-get install qemu-system-x86")) << text;
+}
+
+}  // namespace
+}  // namespace vmtest

@@ -1,0 +1,77 @@
+// Reboots, power, pauses and crashes of a running guest.
+
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <chrono>
+
+#include "vmtest/supervisor.h"
+#include "vmtest/vm_test.h"
+
+namespace vmtest {
+namespace {
+
+using namespace std::chrono_literals;
+
+class TinyLifeCycleTest : public VmTest {};
+
+TEST_F(TinyLifeCycleTest, RebootWaitsForTheNewBoot) {
+  const std::string before = vm().run("cat /proc/sys/kernel/random/boot_id").out;
+  vm().run("echo kept > /root/file && sync");
+  vm().reboot();
+  EXPECT_NE(vm().run("cat /proc/sys/kernel/random/boot_id").out, before);
+  EXPECT_EQ(vm().run("cat /root/file").out, "kept\n");
+}
+
+TEST_F(TinyLifeCycleTest, ShutdownIsGracefulAndStartBootsAgain) {
+  vm().run("echo kept > /root/file");
+  vm().shutdown();
+  EXPECT_EQ(vm().state(), VmState::Stopped);
+  vm().start();
+  EXPECT_EQ(vm().state(), VmState::Ready);
+  EXPECT_EQ(vm().run("cat /root/file").out, "kept\n");
+}
+
+TEST_F(TinyLifeCycleTest, CallsOnAStoppedGuestSayItIsNotRunning) {
+  vm().power_off();
+  try {
+    (void)vm().exec("true");
+    FAIL() << "a stopped guest answered";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("is not running"), std::string::npos);
+  }
+}
+
+TEST_F(TinyLifeCycleTest, PausedGuestStandsStill) {
+  auto counter = vm().spawn("i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done");
+  vm().wait_until([&] { return !counter->stdout_so_far().empty(); }, 20s, "the counter to start");
+  vm().pause();
+  EXPECT_EQ(vm().state(), VmState::Suspended);
+  const std::string at_pause = counter->stdout_so_far();
+  EXPECT_THROW(vm().wait_until([&] { return counter->stdout_so_far().size() > at_pause.size() + 64; }, 1s, "a paused guest to count"), Timeout);
+  vm().resume();
+  vm().wait_until([&] { return counter->stdout_so_far().size() > at_pause.size() + 2; }, 20s, "the counter to go on");
+}
+
+TEST_F(TinyLifeCycleTest, DeadHypervisorEndsACommandAtOnce) {
+  const pid_t qemu = SupervisorConnection::connect(vm().handle().supervisor_socket())->status().processes.at("qemu");
+  GuestCommand command{"echo started; sleep 1000"};
+  command.on_stdout = [&](std::string_view) { ::kill(qemu, SIGKILL); };
+  const auto started = std::chrono::steady_clock::now();
+  try {
+    (void)vm().exec(command);
+    FAIL() << "the command ended";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("signal 9"), std::string::npos) << error.what();
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - started, 20s);
+  EXPECT_EQ(vm().state(), VmState::Failed);
+}
+
+TEST_F(TinyLifeCycleTest, GuestsOwnPowerOffIsNoticed) {
+  (void)vm().spawn("sleep 0.2; poweroff");
+  EXPECT_THROW(vm().wait_until([] { return false; }, 60s, "nothing"), Error);
+}
+
+}  // namespace
+}  // namespace vmtest
