@@ -36,6 +36,8 @@ std::optional<unsigned long long> process_start_time(pid_t pid) {
   }
   // The second field, the name, may hold anything; fields are counted from behind its closing parenthesis. proc(5): 22.
   std::size_t at = text.rfind(')');
+  // One that has ended and waits for its parent to notice is as good as gone.
+  if (at == std::string::npos || text.compare(at, 3, ") Z") == 0 || text.compare(at, 3, ") X") == 0) return std::nullopt;
   for (int field = 2; field < 22; ++field) {
     if (at == std::string::npos) return std::nullopt;
     at = text.find(' ', at + 1);

@@ -41,12 +41,9 @@ std::string read_to_end(int fd) {
 class EchoServer {
  public:
   [[nodiscard]] std::uint16_t port() const { return server_.port(); }
-  ~EchoServer() {
-    for (auto& thread : threads_) thread.join();
-  }
 
  private:
-  std::vector<std::thread> threads_;
+  std::vector<std::jthread> threads_;  // outlive the server, which makes them
   TcpServer server_{[this](FileDescriptor& connection) {
     threads_.emplace_back([fd = connection.duplicate()] {
       std::string buffer(64 * 1024, '\0');

@@ -5,14 +5,15 @@
 
 #include <chrono>
 #include <filesystem>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include "cli11.h"
 #include "vmtest/error.h"
 #include "vmtest/host/file_descriptor.h"
-#include "vmtest/host/process.h"
 #include "vmtest/supervisor.h"
 #include "vmtest/vm.h"
 
@@ -24,16 +25,29 @@ using nlohmann::json;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-/// CPU seconds that a process has used. proc(5): fields 14 and 15.
+/// The fields of /proc/PID/stat from the third on (proc(5)); empty when there is no such process.
+std::vector<std::string> process_fields(pid_t pid) {
+  std::string stat;
+  try {
+    stat = vmtest::read_file("/proc/" + std::to_string(pid) + "/stat");
+  } catch (const std::exception&) {
+    return {};
+  }
+  // The name before them may hold anything, parentheses too.
+  std::istringstream fields(stat.substr(stat.rfind(')') + 1));
+  return {std::istream_iterator<std::string>(fields), {}};
+}
+
+/// CPU seconds that a process has used: fields 14 and 15.
 double cpu_seconds(pid_t pid) {
-  const std::string stat = vmtest::read_file("/proc/" + std::to_string(pid) + "/stat");
-  std::istringstream fields(stat.substr(stat.rfind(')') + 2));
-  std::string skipped;
-  for (int field = 3; field < 14; ++field) fields >> skipped;
-  double user = 0;
-  double system = 0;
-  fields >> user >> system;
-  return (user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+  const auto fields = process_fields(pid);
+  return (std::stod(fields.at(11)) + std::stod(fields.at(12))) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+}
+
+/// One that has ended and waits for its parent to ask how, as orphans do until init has time, holds nothing any more.
+bool is_running(pid_t pid) {
+  const auto fields = process_fields(pid);
+  return !fields.empty() && fields.front() != "Z" && fields.front() != "X";
 }
 
 /// What bare QEMU needs to boot the same: seed and key are the VM's own, the image's files stay where they are.
@@ -74,8 +88,7 @@ json measure(const vmtest::VmSpec& spec, const fs::path& parts) {
     end = Clock::now();
   }
   // The scope ends when all is gone already; this sees to it.
-  while (vmtest::process_start_time(hypervisor) ||
-         vmtest::process_start_time(handle.supervisor_pid) == handle.supervisor_start_time || fs::exists(handle.work_dir) ||
+  while (is_running(hypervisor) || is_running(handle.supervisor_pid) || fs::exists(handle.work_dir) ||
          fs::exists(handle.runtime_dir)) {
     if (seconds_since(end) > 30) throw vmtest::Error("VM \"" + handle.name + "\" is not gone 30 s after its end");
   }

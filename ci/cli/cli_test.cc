@@ -17,6 +17,7 @@
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/process.h"
+#include "vmtest/vm_handle.h"
 
 namespace vmtest::cli {
 namespace {
@@ -202,36 +203,41 @@ TEST_F(CliRunTest, InterruptEndsTheTestsToo) {
   EXPECT_FALSE(process_start_time(second).has_value());
 }
 
-using CliGcTest = CliTest;
+class CliGcTest : public CliTest {
+ protected:
+  /// Makes the folder of a VM whose supervisor is this process, or was one that started at another time.
+  std::filesystem::path make_vm(const std::string& name, unsigned long long supervisor_start_time) {
+    const auto folder = folder_.path() / "home" / "data" / "vms" / name;
+    std::filesystem::create_directories(folder);
+    VmHandle vm;
+    vm.id = "qemu-0";
+    vm.name = name;
+    vm.driver = DriverKind::Qemu;
+    vm.work_dir = folder;
+    vm.runtime_dir = folder_.path() / "none";
+    vm.supervisor_pid = ::getpid();
+    vm.supervisor_start_time = supervisor_start_time;
+    write_file(folder / "handle.json", to_json(vm));
+    return folder;
+  }
+};
 
 TEST_F(CliGcTest, RemovesWhatADeadSupervisorLeft) {
-  const auto vm = folder_.path() / "home" / "data" / "vms" / "old";
-  std::filesystem::create_directories(vm);
-  // A pid that is in use, by a process that started at another time.
-  std::ofstream(vm / "handle.json") << json({{"id", "qemu-0"},
-                                             {"name", "old"},
-                                             {"driver", "qemu"},
-                                             {"work_dir", vm.string()},
-                                             {"runtime_dir", (folder_.path() / "none").string()},
-                                             {"supervisor_pid", ::getpid()},
-                                             {"supervisor_start_time", 1}});
+  const auto vm = make_vm("old", 1);
   EXPECT_EQ(json::parse(vmtest({"ps", "--json"}).out)[0]["state"], "dead");
-  EXPECT_EQ(vmtest({"gc", "--dry-run"}).status.code, 0);
-  EXPECT_TRUE(std::filesystem::exists(vm));
   EXPECT_EQ(vmtest({"gc"}).status.code, 0);
   EXPECT_FALSE(std::filesystem::exists(vm));
 }
 
+TEST_F(CliGcTest, DryRunRemovesNothing) {
+  const auto vm = make_vm("old", 1);
+  const ToolResult result = vmtest({"gc", "--dry-run"});
+  EXPECT_EQ(result.out, "would remove " + vm.string() + "\n");
+  EXPECT_TRUE(std::filesystem::exists(vm));
+}
+
 TEST_F(CliGcTest, LeavesAVmWhoseSupervisorLives) {
-  const auto vm = folder_.path() / "home" / "data" / "vms" / "young";
-  std::filesystem::create_directories(vm);
-  std::ofstream(vm / "handle.json") << json({{"id", "qemu-0"},
-                                             {"name", "young"},
-                                             {"driver", "qemu"},
-                                             {"work_dir", vm.string()},
-                                             {"runtime_dir", (folder_.path() / "none").string()},
-                                             {"supervisor_pid", ::getpid()},
-                                             {"supervisor_start_time", *process_start_time(::getpid())}});
+  const auto vm = make_vm("living", *process_start_time(::getpid()));
   EXPECT_EQ(vmtest({"gc"}).status.code, 0);
   EXPECT_TRUE(std::filesystem::exists(vm));
 }

@@ -38,6 +38,15 @@ int main(int argc, char** argv) {
   }
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RequiredError& error) {
+    // CLI11 misses a subcommand before it looks at the word that stands there.
+    const auto words = app.remaining();
+    if (app.get_subcommands().empty() && !words.empty()) {
+      std::fprintf(stderr, "vmtest: there is no subcommand \"%s\"; see vmtest --help\n", words.front().c_str());
+    } else {
+      app.exit(error);
+    }
+    return vmtest::cli::kUsage;
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? vmtest::cli::kSuccess : vmtest::cli::kUsage;
   }

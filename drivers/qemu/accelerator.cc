@@ -136,8 +136,8 @@ std::optional<std::string> judge_probe(const std::optional<ExitStatus>& status, 
   if (!status) {
     why += "it hung for " + std::to_string(kProbeTime.count()) + " s";
   } else {
-    const char failed_at = reached == '\0' ? 'A' : static_cast<char>(reached + 1);
-    why += "it failed at " + std::string(kvm_probe_stage(failed_at)) + " (" + to_string(*status) + ")";
+    const std::string_view stage = reached == '\0' ? "its very start" : kvm_probe_stage(static_cast<char>(reached + 1));
+    why += "it failed at " + std::string(stage) + " (" + to_string(*status) + ")";
   }
   std::string_view said = errors.substr(0, errors.find('\n'));
   if (!said.empty()) why += ", QEMU said: " + sanitize_console(said);

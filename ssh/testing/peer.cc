@@ -32,8 +32,9 @@ const passwd& server_account() {
 }
 
 /// The server's processes and the commands they run, which have sessions and groups of their own: those that have the home
-/// folder in their environment, or (sshd writes over its own) are programs of the folder.
-void kill_processes_of(const fs::path& folder) {
+/// folder in their environment, or (sshd writes over its own) are programs of the folder. Returns how many still lived.
+int kill_processes_of(const fs::path& folder) {
+  int found = 0;
   for (const auto& entry : fs::directory_iterator("/proc")) {
     const std::string name = entry.path().filename();
     if (name.find_first_not_of("0123456789") != std::string::npos) continue;
@@ -43,8 +44,9 @@ void kill_processes_of(const fs::path& folder) {
     const std::string program = fs::read_symlink(entry.path() / "exe", gone);
     const bool ours = program.starts_with(folder.string()) || environment.find("HOME=" + folder.string()) != std::string::npos;
     const pid_t pid = std::stoi(name);
-    if (ours && pid != ::getpid()) ::kill(pid, SIGKILL);
+    if (ours && pid != ::getpid() && ::kill(pid, SIGKILL) == 0) ++found;
   }
+  return found;
 }
 
 }  // namespace
@@ -125,7 +127,9 @@ void Peer::restart_with(const std::vector<std::string>& sshd_config) {
 
 void Peer::crash() {
   server_.kill_group();
-  kill_processes_of(folder_.path());
+  // A killed process may still answer a little while.
+  const Deadline deadline = Deadline::after(10s);
+  while (kill_processes_of(folder_.path()) > 0 && !deadline.expired()) (void)wait_readable(-1, Deadline::after(1ms));
 }
 
 void Peer::write_guest_file(const std::string& name, std::string_view content, unsigned mode) const {

@@ -77,7 +77,7 @@ TEST_F(BootFailureTest, FailingSetupCommandIsNamed) {
 
 TEST_F(BootFailureTest, GuestThatNeverPrintsTheMarkerTimesOut) {
   VmSpec spec = with_setup({"sleep 1000"});
-  spec.boot_timeout = 3s;
+  spec.boot_timeout = 2s;
   const std::string text = failure(spec);
   EXPECT_TRUE(contains(text, "did not print its marker")) << text;
   expect_nothing_left();
@@ -93,7 +93,7 @@ TEST_F(BootFailureTest, ServerThatRefusesTheKeyIsNamed) {
   VmSpec spec = with_setup({"rm -f /root/.ssh/authorized_keys"});
   const std::string text = failure(spec);
   EXPECT_TRUE(contains(text, "there is no SSH session")) << text;
-  EXPECT_TRUE(contains(text, "refused")) << text;
+  EXPECT_TRUE(contains(text, "refuses our key")) << text;
   expect_nothing_left();
 }
 
@@ -139,8 +139,9 @@ TEST_F(BootFailureTest, EmptyDiskHasNothingToBoot) {
   run_tool({"qemu-img", "create", "-q", "-f", "qcow2", (folder_.path() / "empty").string(), "16M"}, Deadline::after(20s));
   VmSpec spec;
   spec.image = Image::file(folder_.path() / "empty", DiskFormat::Qcow2);
-  spec.boot_timeout = 3s;
-  EXPECT_FALSE(contains(failure(spec), "(it booted)"));
+  spec.boot_timeout = 1s;
+  const std::string text = failure(spec);
+  EXPECT_TRUE(contains(text, "did not print its marker")) << text;
   expect_nothing_left();
 }
 
@@ -159,9 +160,10 @@ TEST_F(BootFailureTest, NameInUseIsRefused) {
 }
 
 TEST_F(BootFailureTest, MissingQemuSaysWhatToInstall) {
-  ::setenv("VMTEST_QEMU", (folder_.path() / "bin" / "qemu-system-x86_64").c_str(), 1);
+  const std::string path = std::getenv("PATH");
+  ::setenv("PATH", folder_.path().c_str(), 1);
   const std::string text = failure({});
-  ::unsetenv("VMTEST_QEMU");
+  ::setenv("PATH", path.c_str(), 1);
   EXPECT_TRUE(contains(text, "apt-get install qemu-system-x86")) << text;
 }
 
