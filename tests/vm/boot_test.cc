@@ -98,7 +98,7 @@ bool reaches_the_host(Network network) {
   EXPECT_EQ(::listen(listener.get(), 1), 0);
   EXPECT_EQ(::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
   Vm vm = Vm::boot({.network = network});
-  (void)vm.exec("nc -w 3 10.0.2.2 " + std::to_string(ntohs(address.sin_port)) + " < /dev/null");
+  (void)vm.exec("timeout 5 nc 10.0.2.2 " + std::to_string(ntohs(address.sin_port)) + " < /dev/null");
   return wait_readable(listener.get(), Deadline::after(std::chrono::milliseconds(0)));
 }
 
