@@ -69,7 +69,9 @@ void Channel::finish(const ChannelEnd& end) {
   if (finished_) return;
   finished_ = true;
   detach();
-  listener_->closed(end);
+  // Listeners may hold their channel.
+  const auto listener = std::move(listener_);
+  listener->closed(end);
 }
 
 void Channel::send(std::string data) {
@@ -155,7 +157,8 @@ void Channel::resume() {
 void Channel::read_stalled(Stream stream) {
   std::string buffer(64 * 1024, '\0');
   while (!listener_->full()) {
-    const int size = ssh_channel_read_nonblocking(handle_, buffer.data(), static_cast<std::uint32_t>(buffer.size()), stream == Stream::Err);
+    const int size =
+        ssh_channel_read_nonblocking(handle_, buffer.data(), static_cast<std::uint32_t>(buffer.size()), stream == Stream::Err);
     if (size <= 0) {
       (stream == Stream::Out ? stalled_out_ : stalled_err_) = false;
       return;

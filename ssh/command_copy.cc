@@ -88,8 +88,8 @@ std::string octal(unsigned mode) {
   return text;
 }
 
-void add_to_archive(archive* writer, const ArchiveStream& stream, const std::filesystem::directory_entry& from, const std::string& name,
-                    CopyCount& count) {
+void add_to_archive(archive* writer, const ArchiveStream& stream, const std::filesystem::directory_entry& from,
+                    const std::string& name, CopyCount& count) {
   const bool is_link = from.is_symlink();
   const bool is_folder = !is_link && from.is_directory();
   if (!is_link && !is_folder && !from.is_regular_file()) return;
@@ -180,8 +180,8 @@ void CommandCopy::push_folder(const std::filesystem::path& from, const std::stri
 
 void CommandCopy::pull(const std::string& from, HostTree& to, CopyCount& count) {
   const std::string source = guest_word(from);
-  const auto stream = run("if test -d " + source + "; then echo d; elif test -f " + source + "; then echo f; elif test -e " + source +
-                          "; then echo o; else echo n; fi; stat -L -c %a " + source + " 2>/dev/null || echo 644");
+  const auto stream = run("if test -d " + source + "; then echo d; elif test -f " + source + "; then echo f; elif test -e " +
+                          source + "; then echo o; else echo n; fi; stat -L -c %a " + source + " 2>/dev/null || echo 644");
   std::string answer;
   for (std::string piece; !(piece = stream->read()).empty() && answer.size() < 100;) answer += piece;
   const unsigned mode = answer.size() > 2 ? static_cast<unsigned>(std::strtoul(answer.c_str() + 2, nullptr, 8)) : 0;
@@ -222,7 +222,8 @@ void CommandCopy::pull_folder(const std::string& from, unsigned mode, HostTree& 
     } else if (archive_entry_filetype(entry) == AE_IFREG) {
       const FileDescriptor file = to.add_file(place);
       std::string block(kBlock, '\0');
-      for (la_ssize_t size = 0; (size = archive_read_data(reader.get(), block.data(), block.size())) != 0; count.bytes += static_cast<std::uint64_t>(size)) {
+      for (la_ssize_t size = 0; (size = archive_read_data(reader.get(), block.data(), block.size())) != 0;
+           count.bytes += static_cast<std::uint64_t>(size)) {
         data.check(reader.get(), size, "tar of the guest");
         write_all(file.get(), std::string_view(block).substr(0, static_cast<std::size_t>(size)));
       }

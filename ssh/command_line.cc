@@ -9,7 +9,8 @@ namespace vmtest::ssh {
 namespace {
 
 void require_text(std::string_view text, std::string_view what) {
-  if (text.find('\0') != std::string_view::npos) throw Error("a NUL byte in " + std::string(what) + " cannot be given to a guest command");
+  if (text.find('\0') != std::string_view::npos)
+    throw Error("a NUL byte in " + std::string(what) + " cannot be given to a guest command");
 }
 
 bool is_variable_name(std::string_view name) {
@@ -26,7 +27,8 @@ void validate(const GuestCommand& command) {
   }
   require_text(command.working_directory, "the working directory");
   for (const auto& [name, value] : command.environment) {
-    if (!is_variable_name(name)) throw Error("\"" + name + "\" is not a name of an environment variable: letters, digits and '_'");
+    if (!is_variable_name(name))
+      throw Error("\"" + name + "\" is not a name of an environment variable: letters, digits and '_'");
     require_text(value, "the value of " + name);
   }
 }

@@ -25,7 +25,8 @@ TEST(CommandLineTest, SetsFolderAndVariables) {
   GuestCommand command(Words{"env", "-u", "X"});
   command.working_directory = "/a b";
   command.environment = {{"NAME", "it's"}};
-  EXPECT_EQ(command_line(command, "m"), "printf '%s %s\\n' 'm' $$ >&2\ncd '/a b' || exit 126\nexport NAME='it'\\''s'\nexec 'env' '-u' 'X'");
+  EXPECT_EQ(command_line(command, "m"),
+            "printf '%s %s\\n' 'm' $$ >&2\ncd '/a b' || exit 126\nexport NAME='it'\\''s'\nexec 'env' '-u' 'X'");
 }
 
 TEST(CommandLineTest, KeepsARelativeFolderFromBeingAnOption) {
@@ -40,9 +41,7 @@ TEST(CommandLineTest, RefusesNamesThatAreNoVariables) {
   EXPECT_THROW((void)command_line(command, "m"), Error);
 }
 
-TEST(CommandLineTest, RefusesNulBytes) {
-  EXPECT_THROW((void)command_line(GuestCommand(std::string("a\0b", 3)), "m"), Error);
-}
+TEST(CommandLineTest, RefusesNulBytes) { EXPECT_THROW((void)command_line(GuestCommand(std::string("a\0b", 3)), "m"), Error); }
 
 TEST(CommandLineTest, RefusesNothing) { EXPECT_THROW((void)command_line(GuestCommand(Words{}), "m"), Error); }
 

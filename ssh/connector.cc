@@ -28,10 +28,12 @@ constexpr auto kLongestPause = 250ms;
 // OpenSSH 9.2 and dropbear 2022.83 offer, and needs no AES instructions.
 constexpr const char* kKeyExchange =
     "curve25519-sha256,curve25519-sha256@libssh.org,ecdh-sha2-nistp256,diffie-hellman-group14-sha256";
-constexpr const char* kCiphers = "chacha20-poly1305@openssh.com,aes128-gcm@openssh.com,aes256-gcm@openssh.com,aes128-ctr,aes256-ctr";
+constexpr const char* kCiphers =
+    "chacha20-poly1305@openssh.com,aes128-gcm@openssh.com,aes256-gcm@openssh.com,aes128-ctr,aes256-ctr";
 constexpr const char* kMacs = "hmac-sha2-256-etm@openssh.com,hmac-sha2-256";
 // After the pinned key's own type, so that a server without such a key is told apart by its fingerprint.
-constexpr const char* kHostKeyTypes = "ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,rsa-sha2-512,rsa-sha2-256";
+constexpr const char* kHostKeyTypes =
+    "ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,rsa-sha2-512,rsa-sha2-256";
 
 /// This attempt failed in a way that the next may not.
 class Retry : public Error {
@@ -161,8 +163,8 @@ void Attempt::check_host_key(ssh_session session) const {
   const KeyPtr offered(raw);
   const KeyPtr pinned = import_public_key(options.host_key);
   if (ssh_key_cmp(offered.get(), pinned.get(), SSH_KEY_CMP_PUBLIC) == 0) return;
-  throw Error("wrong host key: the SSH server has " + fingerprint(offered.get()) + " (" + ssh_key_type_to_char(ssh_key_type(offered.get())) +
-              "), but the guest's key is " + fingerprint(pinned.get()) +
+  throw Error("wrong host key: the SSH server has " + fingerprint(offered.get()) + " (" +
+              ssh_key_type_to_char(ssh_key_type(offered.get())) + "), but the guest's key is " + fingerprint(pinned.get()) +
               ". Another machine answers there, or the guest made its own host keys instead of taking the seed's.");
 }
 
@@ -176,7 +178,8 @@ void Attempt::authenticate(ssh_session session) const {
   }
   if (result == SSH_AUTH_SUCCESS) return;
   const std::string reason = ssh_get_error(session);
-  if (result == SSH_AUTH_ERROR && ssh_is_connected(session) == 0) throw Retry("the SSH server hung up during authentication: " + reason);
+  if (result == SSH_AUTH_ERROR && ssh_is_connected(session) == 0)
+    throw Retry("the SSH server hung up during authentication: " + reason);
   throw Error("the SSH server refuses our key " + fingerprint(key.get()) + " for user \"" + options.user +
               "\" (is it in the account's authorized_keys, and may the account log in?)" +
               (result == SSH_AUTH_PARTIAL ? ": it wants a second proof beside it" : ""));
@@ -212,7 +215,8 @@ SessionPtr connect(const SshOptions& options, const Endpoint& endpoint, int inte
       const auto keys = std::chrono::steady_clock::now();
       attempt.authenticate(session.get());
       log.line("connect " + endpoint.text + ": attempt " + std::to_string(count) + " succeeded, authentication took " +
-                   format_seconds(std::chrono::steady_clock::now() - keys) + ", all of it", started);
+                   format_seconds(std::chrono::steady_clock::now() - keys) + ", all of it",
+               started);
       return session;
     } catch (const Retry& retry) {
       reason = retry.what();
@@ -226,8 +230,8 @@ SessionPtr connect(const SshOptions& options, const Endpoint& endpoint, int inte
       pause = std::min<std::chrono::milliseconds>(pause * 2, kLongestPause);
     }
     if (attempt.deadline.expired()) {
-      throw Timeout("cannot connect to the SSH server " + endpoint.text + " within " + format_seconds(options.connect_timeout) + " (" +
-                    std::to_string(count) + (count == 1 ? " attempt" : " attempts") + ")\n" + reason);
+      throw Timeout("cannot connect to the SSH server " + endpoint.text + " within " + format_seconds(options.connect_timeout) +
+                    " (" + std::to_string(count) + (count == 1 ? " attempt" : " attempts") + ")\n" + reason);
     }
   }
 }

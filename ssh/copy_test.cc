@@ -131,7 +131,9 @@ TEST_P(CopyTest, PullDoesNotReplaceAFilledFolder) {
 
 class HostileSftpTest : public OpenSshTest {
  protected:
-  void serve(const std::string& how) { start(PeerKind::OpenSsh, {.sftp_program = VMTEST_HOSTILE_SFTP_SERVER, .sftp_arguments = how}); }
+  void serve(const std::string& how) {
+    start(PeerKind::OpenSsh, {.sftp_program = VMTEST_HOSTILE_SFTP_SERVER, .sftp_arguments = how});
+  }
   [[nodiscard]] std::string pull() {
     return thrown<Error>([&] { session().pull("served", host("in/copy")); });
   }

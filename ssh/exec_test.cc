@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <thread>
@@ -17,7 +18,13 @@ using namespace std::chrono_literals;
 using testing::HasSubstr;
 using Words = std::vector<std::string>;
 
-class ExecTest : public EachServerTest {};
+class ExecTest : public EachServerTest {
+ protected:
+  /// Whether a process of the guest (this machine, where other tests run too) has the argument naptime_.
+  [[nodiscard]] bool naps() { return session().exec("grep -l -z '^" + naptime_ + "$' /proc/[0-9]*/cmdline 2>/dev/null").ok(); }
+
+  std::string naptime_ = "6543." + std::to_string(::getpid());
+};
 INSTANTIATE_TEST_SUITE_P(On, ExecTest, testing::Values(PeerKind::OpenSsh, PeerKind::Dropbear), peer_name);
 
 TEST_P(ExecTest, KeepsStreamsAndExitCodeApart) {
@@ -105,13 +112,13 @@ TEST_P(ExecTest, LastOutputIsNotLostWhenAChildKeepsItOpen) {
 }
 
 TEST_P(ExecTest, CommandThatNeverEndsIsKilledAndQuoted) {
-  GuestCommand command("echo last words; sleep 6543; true");
+  GuestCommand command("echo last words; sleep " + naptime_ + "; true");
   command.timeout = 300ms;
   const std::string message = thrown<Timeout>([&] { (void)session().exec(command); });
   EXPECT_THAT(message, HasSubstr("0.300 s"));
-  EXPECT_THAT(message, HasSubstr("sleep 6543"));
+  EXPECT_THAT(message, HasSubstr("sleep " + naptime_));
   EXPECT_THAT(message, HasSubstr("last words"));
-  EXPECT_FALSE(session().exec("grep -l -z '^6543$' /proc/[0-9]*/cmdline 2>/dev/null").ok());
+  EXPECT_FALSE(naps());
 }
 
 TEST_P(ExecTest, OutputStreamsWhileTheProcessRuns) {
@@ -151,8 +158,11 @@ TEST_P(ExecTest, RefusesSignalsThatAreNone) {
 }
 
 TEST_P(ExecTest, DroppedProcessIsKilledWithItsChildren) {
-  { const auto process = session().spawn("sleep 6546 & sleep 6546; true"); }
-  EXPECT_FALSE(session().exec("grep -l -z '^6546$' /proc/[0-9]*/cmdline 2>/dev/null").ok());
+  {
+    const auto process = session().spawn("sleep " + naptime_ + " & sleep " + naptime_ + "; true");
+    EXPECT_TRUE(eventually([&] { return naps(); }));
+  }
+  EXPECT_FALSE(naps());
 }
 
 TEST_P(ExecTest, WaitingInVainLeavesTheProcessAlone) {

@@ -84,7 +84,8 @@ TEST_P(ForwardTest, CarriesManyConnectionsAtOnce) {
   std::generate(answers.begin(), answers.end(), [&, i = 0]() mutable {
     return std::async(std::launch::async, [&, i = i++] { return echo_through(forward->host_port(), std::to_string(i)); });
   });
-  const bool all = std::all_of(answers.begin(), answers.end(), [i = 0](auto& answer) mutable { return answer.get() == std::to_string(i++); });
+  const bool all =
+      std::all_of(answers.begin(), answers.end(), [i = 0](auto& answer) mutable { return answer.get() == std::to_string(i++); });
   EXPECT_TRUE(all);
   EXPECT_EQ(session().exec("echo meanwhile").out, "meanwhile\n");
 }

@@ -27,7 +27,8 @@ std::string joined(const TreePath& place) {
 }  // namespace
 
 void require_plain_name(std::string_view name) {
-  if (name.empty() || name == "." || name == ".." || name.find('/') != std::string_view::npos || name.find('\0') != std::string_view::npos) {
+  if (name.empty() || name == "." || name == ".." || name.find('/') != std::string_view::npos ||
+      name.find('\0') != std::string_view::npos) {
     throw Error("the guest names an entry " + shown(name) + ", which could lead out of the target folder");
   }
 }
@@ -47,7 +48,8 @@ TreePath split_guest_path(std::string_view path) {
 }
 
 void require_link_inside(const TreePath& place, std::string_view target) {
-  const std::string what = "the guest's link " + shown(joined(place)) + " leads to " + shown(target) + ", outside the folder that is copied";
+  const std::string what =
+      "the guest's link " + shown(joined(place)) + " leads to " + shown(target) + ", outside the folder that is copied";
   if (target.empty() || target.front() == '/' || target.find('\0') != std::string_view::npos) throw Error(what);
   std::size_t up = 0;
   bool front = true;
@@ -89,7 +91,8 @@ std::pair<FileDescriptor, std::string> HostTree::open_parent(const TreePath& pla
 
 void HostTree::add_folder(const TreePath& place, unsigned mode) {
   const auto [parent, name] = open_parent(place);
-  if (::mkdirat(parent.get(), name.c_str(), 0700) != 0) throw_errno("cannot make the folder for the copied " + shown(joined(place)));
+  if (::mkdirat(parent.get(), name.c_str(), 0700) != 0)
+    throw_errno("cannot make the folder for the copied " + shown(joined(place)));
   folder_modes_.emplace_back(place, mode & 0777);
 }
 
@@ -107,7 +110,8 @@ void HostTree::finish_file(const FileDescriptor& file, unsigned mode) {
 void HostTree::add_link(const TreePath& place, const std::string& target) {
   require_link_inside(place, target);
   const auto [parent, name] = open_parent(place);
-  if (::symlinkat(target.c_str(), parent.get(), name.c_str()) != 0) throw_errno("cannot make the copied link " + shown(joined(place)));
+  if (::symlinkat(target.c_str(), parent.get(), name.c_str()) != 0)
+    throw_errno("cannot make the copied link " + shown(joined(place)));
 }
 
 void HostTree::add_same_file(const TreePath& place, const TreePath& original) {
@@ -132,7 +136,8 @@ void HostTree::commit() {
     if (::fchmodat(parent.get(), name.c_str(), entry->second, 0) != 0) throw_errno("cannot set the mode of a copied folder");
   }
   if (::renameat(outside_.get(), temporary_name_.c_str(), outside_.get(), target_.filename().c_str()) != 0) {
-    throw_errno("cannot put the copy in its place, " + target_.string() + " (a folder there must be empty, and is not replaced by a file)");
+    throw_errno("cannot put the copy in its place, " + target_.string() +
+                " (a folder there must be empty, and is not replaced by a file)");
   }
   committed_ = true;
 }

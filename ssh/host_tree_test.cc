@@ -32,7 +32,9 @@ TEST(LinkTest, MayNotLeadAboveTheTop) { EXPECT_THROW(require_link_inside({"a", "
 
 TEST(LinkTest, MayNotBeAbsolute) { EXPECT_THROW(require_link_inside({"link"}, "/etc"), Error); }
 
-TEST(LinkTest, MayNotLeadUpBehindANameThatCouldBeALink) { EXPECT_THROW(require_link_inside({"a", "b", "link"}, "c/../../../x"), Error); }
+TEST(LinkTest, MayNotLeadUpBehindANameThatCouldBeALink) {
+  EXPECT_THROW(require_link_inside({"a", "b", "link"}, "c/../../../x"), Error);
+}
 
 class HostTreeTest : public testing::Test {
  protected:

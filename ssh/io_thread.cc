@@ -221,7 +221,8 @@ void IoThread::start_waiting() {
       if (!connection->add(channel)) channel->finish({ChannelEnd::Kind::NotConnected, "libssh cannot make a channel"});
     }
   } catch (const std::exception& error) {
-    const auto kind = dynamic_cast<const Timeout*>(&error) != nullptr ? ChannelEnd::Kind::NotConnectedInTime : ChannelEnd::Kind::NotConnected;
+    const auto kind =
+        dynamic_cast<const Timeout*>(&error) != nullptr ? ChannelEnd::Kind::NotConnectedInTime : ChannelEnd::Kind::NotConnected;
     const ChannelEnd end{kind, error.what()};
     for (const auto& waiter : std::exchange(waiters_, {})) waiter->tell(end);
     for (const auto& channel : std::exchange(waiting_, {})) channel->finish(end);

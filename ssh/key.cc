@@ -41,7 +41,8 @@ SshKeyPair generate_ssh_key(const std::string& comment) {
   if (ssh_pki_generate(SSH_KEYTYPE_ED25519, 0, &raw) != SSH_OK) throw Error("libssh cannot make an ed25519 key");
   const ssh::KeyPtr key(raw);
   char* text = nullptr;
-  if (ssh_pki_export_privkey_base64(key.get(), nullptr, nullptr, nullptr, &text) != SSH_OK) throw Error("libssh cannot export a private key");
+  if (ssh_pki_export_privkey_base64(key.get(), nullptr, nullptr, nullptr, &text) != SSH_OK)
+    throw Error("libssh cannot export a private key");
   SshKeyPair pair;
   pair.private_key = ssh::CharPtr(text).get();
   if (ssh_pki_export_pubkey_base64(key.get(), &text) != SSH_OK) throw Error("libssh cannot export a public key");

@@ -26,7 +26,8 @@ FileDescriptor listen_on_loopback(std::uint16_t& port) {
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t size = sizeof address;
   auto* generic = reinterpret_cast<sockaddr*>(&address);
-  if (!fd || ::bind(fd.get(), generic, size) != 0 || ::listen(fd.get(), kBacklog) != 0 || ::getsockname(fd.get(), generic, &size) != 0) {
+  if (!fd || ::bind(fd.get(), generic, size) != 0 || ::listen(fd.get(), kBacklog) != 0 ||
+      ::getsockname(fd.get(), generic, &size) != 0) {
     throw_errno("cannot listen on 127.0.0.1 for a forwarded port");
   }
   port = ntohs(address.sin_port);
@@ -36,7 +37,9 @@ FileDescriptor listen_on_loopback(std::uint16_t& port) {
 }  // namespace
 
 /// One connection: a socket of the host and a channel. On the I/O thread only.
-class ForwardedConnection final : public Pollable, public ChannelListener, public std::enable_shared_from_this<ForwardedConnection> {
+class ForwardedConnection final : public Pollable,
+                                  public ChannelListener,
+                                  public std::enable_shared_from_this<ForwardedConnection> {
  public:
   ForwardedConnection(IoThread& io, SessionLog& log, FileDescriptor socket) : io_(io), log_(log), socket_(std::move(socket)) {}
 
@@ -173,7 +176,8 @@ class ForwardListener final : public Pollable, public std::enable_shared_from_th
   std::vector<std::weak_ptr<ForwardedConnection>> connections_;
 };
 
-SshPortForward::SshPortForward(std::shared_ptr<IoThread> io, std::shared_ptr<SessionLog> log, std::string guest_host, std::uint16_t guest_port)
+SshPortForward::SshPortForward(std::shared_ptr<IoThread> io, std::shared_ptr<SessionLog> log, std::string guest_host,
+                               std::uint16_t guest_port)
     : io_(std::move(io)) {
   FileDescriptor socket = listen_on_loopback(port_);
   log->line("forward 127.0.0.1:" + std::to_string(port_) + " to " + guest_host + ":" + std::to_string(guest_port));

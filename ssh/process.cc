@@ -24,7 +24,8 @@ constexpr std::size_t kInputBuffer = 1024 * 1024;
 /// command a process group (dropbear), not all kernels tell children (then the group has to do).
 std::string kill_line(long pid) {
   return "k() { kill -s STOP $1; for c in $(cat /proc/$1/task/*/children); do k $c; done; kill -s KILL $1; }\n"
-         "exec 2>/dev/null; k " + std::to_string(pid) + "; kill -s KILL -- -" + std::to_string(pid) + "; :";
+         "exec 2>/dev/null; k " +
+         std::to_string(pid) + "; kill -s KILL -- -" + std::to_string(pid) + "; :";
 }
 
 }  // namespace
@@ -98,7 +99,8 @@ CommandResult RemoteProcess::run(const GuestCommand& command) {
   try {
     CommandResult result = state_->result();
     log_->line("exec " + name_ + ": " + describe_ending(result) + ", " + std::to_string(result.out.size()) + " + " +
-                   std::to_string(result.err.size()) + " bytes", started_);
+                   std::to_string(result.err.size()) + " bytes",
+               started_);
     return result;
   } catch (const Error& error) {
     log_->line("exec " + name_ + ": " + error.what(), started_);
@@ -139,7 +141,8 @@ std::optional<CommandResult> RemoteProcess::poll() {
 }
 
 void RemoteProcess::signal(std::string_view name) {
-  if (name.empty() || !std::all_of(name.begin(), name.end(), [](char c) { return (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); })) {
+  if (name.empty() ||
+      !std::all_of(name.begin(), name.end(), [](char c) { return (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); })) {
     throw Error("\"" + std::string(name) + "\" is not the name of a signal; it is written without SIG: \"TERM\"");
   }
   const auto pid = state_->wait_pid(Deadline::after(kSignalTime));

@@ -84,7 +84,8 @@ std::uint32_t SftpClient::request(std::uint8_t type, const std::function<void(Pa
 SftpClient::Reply SftpClient::receive() {
   const std::string size_text = stream_->read_exactly(4);
   const std::uint32_t size = Reader(size_text).u32();
-  if (size < 5 || size > kLargestPacket) throw Error("the guest's SFTP server sent a packet of " + std::to_string(size) + " bytes");
+  if (size < 5 || size > kLargestPacket)
+    throw Error("the guest's SFTP server sent a packet of " + std::to_string(size) + " bytes");
   std::string body = stream_->read_exactly(size);
   Reply reply;
   reply.type = static_cast<std::uint8_t>(body[0]);
@@ -114,7 +115,8 @@ void SftpClient::expect_ok(std::uint32_t id, std::string_view what) {
   if (reply.type != kStatus || Reader(reply.body).u32() != kStatusOk) fail(reply, what);
 }
 
-std::string SftpClient::open_handle(std::uint8_t type, const std::string& path, std::uint32_t flags, std::optional<unsigned> mode) {
+std::string SftpClient::open_handle(std::uint8_t type, const std::string& path, std::uint32_t flags,
+                                    std::optional<unsigned> mode) {
   const auto id = request(type, [&](Packet& packet) {
     packet.text(path);
     if (type == kOpenFolder) return;

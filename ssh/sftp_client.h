@@ -77,7 +77,8 @@ class SftpClient {
   void expect_ok(std::uint32_t id, std::string_view what);
   /// Throws what a status reply says.
   [[noreturn]] static void fail(const Reply& reply, std::string_view what);
-  [[nodiscard]] std::string open_handle(std::uint8_t type, const std::string& path, std::uint32_t flags, std::optional<unsigned> mode);
+  [[nodiscard]] std::string open_handle(std::uint8_t type, const std::string& path, std::uint32_t flags,
+                                        std::optional<unsigned> mode);
   void close_handle(const std::string& handle, std::string_view what);
 
   std::unique_ptr<ByteStream> stream_;

@@ -24,7 +24,8 @@ void pull_file(SftpClient& sftp, const std::string& from, unsigned mode, HostTre
   ++count.files;
 }
 
-void pull_folder(SftpClient& sftp, const std::string& from, unsigned mode, HostTree& to, const TreePath& place, CopyCount& count) {
+void pull_folder(SftpClient& sftp, const std::string& from, unsigned mode, HostTree& to, const TreePath& place,
+                 CopyCount& count) {
   to.add_folder(place, mode);
   for (const GuestEntry& entry : sftp.list(from)) {
     require_plain_name(entry.name);
@@ -32,10 +33,17 @@ void pull_folder(SftpClient& sftp, const std::string& from, unsigned mode, HostT
     TreePath inner = place;
     inner.push_back(entry.name);
     switch (entry.file.kind) {
-      case FileKind::Folder: pull_folder(sftp, path, entry.file.mode, to, inner, count); break;
-      case FileKind::File: pull_file(sftp, path, entry.file.mode, to, inner, count); break;
-      case FileKind::Link: to.add_link(inner, sftp.read_link(path)); break;
-      case FileKind::Other: break;
+      case FileKind::Folder:
+        pull_folder(sftp, path, entry.file.mode, to, inner, count);
+        break;
+      case FileKind::File:
+        pull_file(sftp, path, entry.file.mode, to, inner, count);
+        break;
+      case FileKind::Link:
+        to.add_link(inner, sftp.read_link(path));
+        break;
+      case FileKind::Other:
+        break;
     }
   }
 }

@@ -56,7 +56,10 @@ GuestFile SftpClient::Reader::attributes() {
     const std::uint32_t mode = u32();
     file.mode = mode & 07777;
     const std::uint32_t type = mode & kTypeMask;
-    file.kind = type == kTypeFolder ? FileKind::Folder : type == kTypeFile ? FileKind::File : type == kTypeLink ? FileKind::Link : FileKind::Other;
+    file.kind = type == kTypeFolder ? FileKind::Folder
+                : type == kTypeFile ? FileKind::File
+                : type == kTypeLink ? FileKind::Link
+                                    : FileKind::Other;
   }
   if ((flags & kAttributeTimes) != 0) (void)take(8);
   if ((flags & kAttributeExtended) != 0) {

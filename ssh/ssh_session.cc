@@ -34,7 +34,8 @@ void copy(const std::shared_ptr<ssh::IoThread>& io, ssh::SessionLog& log, std::c
       ssh::CommandCopy commands(io, idle);
       by_command(commands, count);
     }
-    log.line(what + (sftp ? " by SFTP: " : " by commands: ") + std::to_string(count.files) + " files, " + std::to_string(count.bytes) + " bytes",
+    log.line(what + (sftp ? " by SFTP: " : " by commands: ") + std::to_string(count.files) + " files, " +
+                 std::to_string(count.bytes) + " bytes",
              started);
   } catch (const std::exception& error) {
     log.line(what + ": " + error.what(), started);
@@ -69,23 +70,25 @@ std::unique_ptr<GuestProcess> SshSession::spawn(const GuestCommand& command) {
 }
 
 void SshSession::push(const std::filesystem::path& host_path, const std::string& guest_path) {
-  copy(io_, *log_, options_.transfer_timeout, "push " + host_path.string() + " to the guest's " + guest_path,
-       [&](ssh::SftpClient& sftp, ssh::CopyCount& count) { ssh::push_by_sftp(sftp, host_path, guest_path, count); },
-       [&](ssh::CommandCopy& commands, ssh::CopyCount& count) { commands.push(host_path, guest_path, count); });
+  copy(
+      io_, *log_, options_.transfer_timeout, "push " + host_path.string() + " to the guest's " + guest_path,
+      [&](ssh::SftpClient& sftp, ssh::CopyCount& count) { ssh::push_by_sftp(sftp, host_path, guest_path, count); },
+      [&](ssh::CommandCopy& commands, ssh::CopyCount& count) { commands.push(host_path, guest_path, count); });
 }
 
 void SshSession::pull(const std::string& guest_path, const std::filesystem::path& host_path) {
-  copy(io_, *log_, options_.transfer_timeout, "pull the guest's " + guest_path + " to " + host_path.string(),
-       [&](ssh::SftpClient& sftp, ssh::CopyCount& count) {
-         ssh::HostTree tree(host_path);
-         ssh::pull_by_sftp(sftp, guest_path, tree, count);
-         tree.commit();
-       },
-       [&](ssh::CommandCopy& commands, ssh::CopyCount& count) {
-         ssh::HostTree tree(host_path);
-         commands.pull(guest_path, tree, count);
-         tree.commit();
-       });
+  copy(
+      io_, *log_, options_.transfer_timeout, "pull the guest's " + guest_path + " to " + host_path.string(),
+      [&](ssh::SftpClient& sftp, ssh::CopyCount& count) {
+        ssh::HostTree tree(host_path);
+        ssh::pull_by_sftp(sftp, guest_path, tree, count);
+        tree.commit();
+      },
+      [&](ssh::CommandCopy& commands, ssh::CopyCount& count) {
+        ssh::HostTree tree(host_path);
+        commands.pull(guest_path, tree, count);
+        tree.commit();
+      });
 }
 
 std::unique_ptr<PortForward> SshSession::forward(std::uint16_t guest_port, const std::string& guest_host) {

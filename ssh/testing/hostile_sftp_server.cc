@@ -19,7 +19,8 @@ constexpr std::uint32_t kFileMode = 0100644;
 constexpr std::uint32_t kLinkMode = 0120777;
 
 std::string u32(std::uint32_t value) {
-  return {static_cast<char>(value >> 24), static_cast<char>(value >> 16), static_cast<char>(value >> 8), static_cast<char>(value)};
+  return {static_cast<char>(value >> 24), static_cast<char>(value >> 16), static_cast<char>(value >> 8),
+          static_cast<char>(value)};
 }
 std::string text(const std::string& value) { return u32(static_cast<std::uint32_t>(value.size())) + value; }
 std::string mode(std::uint32_t value) { return u32(4) + u32(value); }

@@ -54,8 +54,11 @@ int kill_processes_of(const fs::path& folder) {
 std::string to_string(PeerKind kind) { return kind == PeerKind::OpenSsh ? "OpenSsh" : "Dropbear"; }
 
 std::string Peer::missing(PeerKind kind) {
-  if (kind == PeerKind::Dropbear) return find_program("dropbear") ? "" : "no dropbear here (Debian: apt-get install dropbear-bin)";
-  return fs::exists(openssh_root() / "usr/sbin/sshd") ? "" : "no sshd here (tests/support/fetch_openssh FOLDER, then VMTEST_TEST_OPENSSH=FOLDER)";
+  if (kind == PeerKind::Dropbear)
+    return find_program("dropbear") ? "" : "no dropbear here (Debian: apt-get install dropbear-bin)";
+  return fs::exists(openssh_root() / "usr/sbin/sshd")
+             ? ""
+             : "no sshd here (tests/support/fetch_openssh FOLDER, then VMTEST_TEST_OPENSSH=FOLDER)";
 }
 
 Peer::Peer(PeerKind kind, const PeerOptions& options) : port_(ephemeral_port()) {
@@ -77,7 +80,8 @@ Peer::Peer(PeerKind kind, const PeerOptions& options) : port_(ephemeral_port()) 
     const std::string gid = std::to_string(account.pw_gid);
     (void)run_tool({"chown", "-R", uid + ":" + gid, folder_.path().string()}, Deadline::after(10s));
     // The change of user clears the parent-death signal, so it is set again.
-    const std::vector<std::string> drop = {"setpriv", "--reuid=" + uid, "--regid=" + gid, "--clear-groups", "--pdeathsig=KILL", "--"};
+    const std::vector<std::string> drop = {"setpriv",        "--reuid=" + uid,   "--regid=" + gid,
+                                           "--clear-groups", "--pdeathsig=KILL", "--"};
     process_options_.argv.insert(process_options_.argv.begin(), drop.begin(), drop.end());
   }
   start();
@@ -89,17 +93,22 @@ std::vector<std::string> Peer::openssh_command(const PeerOptions& options) {
   // Copied, since "nobody" may not be able to read the folder of a build.
   const fs::path root = openssh_root();
   fs::copy(root / "usr/sbin/sshd", folder_.path() / "sshd");
-  fs::copy(options.sftp_program.empty() ? root / "usr/lib/openssh/sftp-server" : options.sftp_program, folder_.path() / "sftp-server");
+  fs::copy(options.sftp_program.empty() ? root / "usr/lib/openssh/sftp-server" : options.sftp_program,
+           folder_.path() / "sftp-server");
   fs::create_directory(folder_.path() / "lib");
   for (const auto& entry : fs::recursive_directory_iterator(root == "/" ? folder_.path() / "lib" : root / "usr/lib")) {
-    if (entry.path().filename().string().starts_with("libwrap.so.0") && !entry.is_symlink()) fs::copy(entry.path(), folder_.path() / "lib/libwrap.so.0");
+    if (entry.path().filename().string().starts_with("libwrap.so.0") && !entry.is_symlink())
+      fs::copy(entry.path(), folder_.path() / "lib/libwrap.so.0");
   }
   const std::string config = folder_.path() / "sshd_config";
   std::ofstream lines(config);
-  lines << "Port " << port_ << "\nListenAddress 127.0.0.1\nHostKey " << (folder_.path() / "host_key").string() << "\nPidFile none\n"
-        << "AuthorizedKeysFile " << (guest_folder() / ".ssh/authorized_keys").string() << "\nStrictModes no\nPasswordAuthentication no\n"
+  lines << "Port " << port_ << "\nListenAddress 127.0.0.1\nHostKey " << (folder_.path() / "host_key").string()
+        << "\nPidFile none\n"
+        << "AuthorizedKeysFile " << (guest_folder() / ".ssh/authorized_keys").string()
+        << "\nStrictModes no\nPasswordAuthentication no\n"
         << "KbdInteractiveAuthentication no\n";
-  if (options.has_sftp) lines << "Subsystem sftp " << (folder_.path() / "sftp-server").string() << " " << options.sftp_arguments << "\n";
+  if (options.has_sftp)
+    lines << "Subsystem sftp " << (folder_.path() / "sftp-server").string() << " " << options.sftp_arguments << "\n";
   for (const std::string& line : options.sshd_config) lines << line << "\n";
   return {(folder_.path() / "sshd").string(), "-D", "-e", "-f", config};
 }
@@ -107,7 +116,11 @@ std::vector<std::string> Peer::openssh_command(const PeerOptions& options) {
 std::vector<std::string> Peer::dropbear_command() {
   const std::string key = folder_.path() / "dropbear_key";
   (void)run_tool({"dropbearconvert", "openssh", "dropbear", (folder_.path() / "host_key").string(), key}, Deadline::after(10s));
-  return {"dropbear", "-F", "-E", "-s", "-r", key, "-p", "127.0.0.1:" + std::to_string(port_), "-P", (folder_.path() / "pid").string()};
+  return {"dropbear", "-F",
+          "-E",       "-s",
+          "-r",       key,
+          "-p",       "127.0.0.1:" + std::to_string(port_),
+          "-P",       (folder_.path() / "pid").string()};
 }
 
 void Peer::start() {

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <functional>
 #include <string>
 #include <thread>
@@ -27,7 +28,9 @@ class TcpServer {
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     socklen_t size = sizeof address;
     auto* generic = reinterpret_cast<sockaddr*>(&address);
-    if (::bind(socket_.get(), generic, size) != 0 || ::listen(socket_.get(), 64) != 0 || ::getsockname(socket_.get(), generic, &size) != 0) std::abort();
+    if (::bind(socket_.get(), generic, size) != 0 || ::listen(socket_.get(), 64) != 0 ||
+        ::getsockname(socket_.get(), generic, &size) != 0)
+      std::abort();
     port_ = ntohs(address.sin_port);
     thread_ = std::thread([this] { run(); });
   }
