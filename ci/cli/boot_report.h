@@ -12,7 +12,7 @@ struct BootReport {
   /// Full name of the test; empty when the VM belongs to none.
   std::string test;
   std::string vm;
-  /// Phase to seconds, in the order they happened.
+  /// Phase to seconds, in the order they happened. Empty in the line that announces a VM before its boot.
   std::vector<std::pair<std::string, double>> phases;
   double total = 0;
   std::string accelerator;

@@ -124,6 +124,14 @@ TEST_F(CliRunTest, ShowsBootPhases) {
   EXPECT_EQ(report["tests"][0]["vms"][0]["phases"]["clone"], 0.25);
 }
 
+TEST_F(CliRunTest, ShowsTheEvidenceOfATestKilledInTheMiddleOfABoot) {
+  const json report = run_sample("Bad.DiesInTheMiddleOfABoot");
+  EXPECT_EQ(result_.status.code, 1) << result_.err;
+  EXPECT_TRUE(contains(result_.err, "evidence: ")) << result_.err;
+  EXPECT_EQ(report["tests"][0]["evidence"].size(), 1U);
+  EXPECT_EQ(report["tests"][0]["vms"], json::array());
+}
+
 TEST_F(CliRunTest, EachTestHasAProcessButSharedSuitesOne) {
   const json report = run_sample("Shared.*:Alone.*", {"--jobs", "3"});
   EXPECT_EQ(result_.status.code, 0) << result_.err;

@@ -66,8 +66,9 @@ void RunPrinter::show(const RunRecord& record) {
     fmt::print(stream_, "accelerator: {}\n", sanitize_console(accelerator));
   }
   for (const GtestOutcome& outcome : result.outcomes) show_test(outcome);
-  for (const BootReport& boot : result.boots)
-    fmt::print(stream_, "        {}: {}\n", sanitize_console(boot.vm), format_phases(boot));
+  for (const BootReport& boot : result.boots) {
+    if (!boot.phases.empty()) fmt::print(stream_, "        {}: {}\n", sanitize_console(boot.vm), format_phases(boot));
+  }
   bool failed = false;
   for (const GtestOutcome& outcome : result.outcomes) failed = failed || is_failure(outcome.result);
   if (failed) show_failure(result);
@@ -113,7 +114,9 @@ std::string run_json(const std::vector<RunRecord>& records, std::size_t disabled
   json tests = json::array();
   for (const RunRecord& record : records) {
     json boots = json::array();
-    for (const BootReport& boot : record.result.boots) boots.push_back(to_json(boot));
+    for (const BootReport& boot : record.result.boots) {
+      if (!boot.phases.empty()) boots.push_back(to_json(boot));
+    }
     for (const GtestOutcome& outcome : record.result.outcomes) {
       json test = {{"name", outcome.name},       {"program", record.program.string()}, {"result", to_string(outcome.result)},
                    {"seconds", outcome.seconds}, {"reason", outcome.reason},           {"vms", boots}};

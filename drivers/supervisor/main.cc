@@ -64,7 +64,7 @@ int main(int argc, char** argv) {
     FileDescriptor spare = owner.duplicate();  // to report a failure to start
     try {
       supervisor::Supervisor instance({values["--name"], values["--work-dir"], values["--runtime-dir"], values["--evidence-dir"],
-                                       std::atoi(values["--owner"].c_str()),
+                                       static_cast<pid_t>(std::strtol(values["--owner"].c_str(), nullptr, 10)),
                                        std::strtoull(values["--owner-start"].c_str(), nullptr, 10)},
                                       std::move(owner));
       spare.reset();

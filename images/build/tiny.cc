@@ -94,8 +94,8 @@ void add_programs(const BuildContext& context, const fs::path& tree, Ext4Script&
     const std::string_view name = std::string_view(applet).substr(applet.rfind('/') + 1);
     const bool system = applet.find("sbin/") != std::string::npos;
     // Ours is PID 1; dpkg and rpm would only mislead.
-    static const std::set<std::string_view> kLeftOut = {"busybox", "init", "linuxrc", "dpkg", "dpkg-deb", "rpm", "run-init"};
-    if (!name.empty() && kLeftOut.count(name) == 0) {
+    static const std::set<std::string_view> left_out = {"busybox", "init", "linuxrc", "dpkg", "dpkg-deb", "rpm", "run-init"};
+    if (!name.empty() && left_out.count(name) == 0) {
       links.insert((system ? "/usr/sbin/" : "/usr/bin/") + std::string(name));
     }
     start = end + 1;

@@ -67,7 +67,7 @@ void enter_root(const std::map<std::string, std::string>& command_line, Timeline
 }  // namespace vmtest::guest
 
 int main() {
-  using namespace vmtest::guest;
+  using namespace vmtest::guest;  // NOLINT(google-build-using-namespace)
   if (getpid() != 1) {
     constexpr std::string_view kUsage = "This is the first process of a vmtest guest; the kernel starts it.\n";
     (void)!write(STDERR_FILENO, kUsage.data(), kUsage.size());

@@ -86,7 +86,7 @@ Netlink::Netlink() : socket_(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK
   }
 }
 
-void Netlink::request(std::uint16_t type, std::uint16_t flags, std::string body, const std::string& what) {
+void Netlink::request(std::uint16_t type, std::uint16_t flags, const std::string& body, const std::string& what) {
   nlmsghdr header{};
   header.nlmsg_len = static_cast<std::uint32_t>(NLMSG_LENGTH(body.size()));
   header.nlmsg_type = type;

@@ -23,7 +23,7 @@ class Netlink {
 
  private:
   /// Sends a message with its header still to fill in and waits for the answer.
-  void request(std::uint16_t type, std::uint16_t flags, std::string body, const std::string& what);
+  void request(std::uint16_t type, std::uint16_t flags, const std::string& body, const std::string& what);
 
   Descriptor socket_;
   std::uint32_t sequence_ = 0;

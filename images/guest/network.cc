@@ -8,7 +8,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
+#include <cstdint>
+#include <cstdlib>
 #include <stdexcept>
 
 #include "guest/console.h"
@@ -76,7 +77,9 @@ Card wait_for_card(const SeedCard& wanted) {
 
 MacAddress parse_mac(const std::string& text) {
   MacAddress mac{};
-  std::sscanf(text.c_str(), "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx", &mac[0], &mac[1], &mac[2], &mac[3], &mac[4], &mac[5]);
+  for (std::size_t i = 0; i < mac.size() && 3 * i < text.size(); ++i) {
+    mac[i] = static_cast<std::uint8_t>(std::strtoul(text.substr(3 * i, 2).c_str(), nullptr, 16));
+  }
   return mac;
 }
 

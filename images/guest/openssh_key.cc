@@ -8,11 +8,9 @@
 namespace vmtest::guest {
 namespace {
 
-using std::string_view_literals::operator""sv;
-
 constexpr std::string_view kBegin = "-----BEGIN OPENSSH PRIVATE KEY-----";
 constexpr std::string_view kEnd = "-----END OPENSSH PRIVATE KEY-----";
-constexpr std::string_view kMagic = "openssh-key-v1\0"sv;
+constexpr std::string_view kMagic("openssh-key-v1\0", 15);
 constexpr std::string_view kType = "ssh-ed25519";
 constexpr std::size_t kPublicSize = 32;
 constexpr std::size_t kPrivateSize = 64;

@@ -37,7 +37,7 @@ class Peer {
   /// Why this machine cannot run one; empty when it can. VMTEST_TEST_OPENSSH names a folder with an unpacked OpenSSH.
   [[nodiscard]] static std::string missing(PeerKind kind);
 
-  Peer(PeerKind kind, const PeerOptions& options = {});
+  explicit Peer(PeerKind kind, const PeerOptions& options = {});
   ~Peer();
 
   /// For a session that works.

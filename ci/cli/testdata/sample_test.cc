@@ -3,11 +3,13 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <string>
 
 namespace {
 
@@ -43,6 +45,14 @@ TEST(Alone, First) { EXPECT_EQ(shared_state++, 0); }
 TEST(Alone, Second) { EXPECT_EQ(shared_state++, 0); }
 
 TEST(Bad, Fails) { EXPECT_EQ(1 + 1, 3) << "\x1b[31mred\n::error::not a command"; }
+// As a VM's test that is killed while the VM boots: its supervisor has saved the evidence by then.
+TEST(Bad, DiesInTheMiddleOfABoot) {
+  const char* report = std::getenv("VMTEST_REPORT");
+  const std::string folder = std::string(report) + ".evidence";
+  ASSERT_EQ(::mkdir(folder.c_str(), 0700), 0);
+  std::ofstream(report) << R"({"test": "Bad.DiesInTheMiddleOfABoot", "vm": "bad-1", "evidence": ")" << folder << "\"}\n" << std::flush;
+  ::raise(SIGKILL);
+}
 TEST(Bad, Aborts) { std::abort(); }
 TEST(Bad, ExitsInTheMiddle) { std::exit(0); }
 TEST(Bad, Hangs) { sleep_for_ever(); }
@@ -52,13 +62,21 @@ TEST(Bad, HangsAndIgnoresSigterm) {
 }
 // A daemon: it has left the test's process group and has no terminal or pipe in common with it.
 TEST(Bad, LeavesAProcess) {
+  int left_group[2];
+  ASSERT_EQ(::pipe2(left_group, O_CLOEXEC), 0);
   if (::fork() == 0) {
     ::setsid();
     const int null = ::open("/dev/null", O_RDWR);
     for (int fd = 0; fd < 3; ++fd) ::dup2(null, fd);
     ::alarm(60);
+    ::close(left_group[0]);
+    ::close(left_group[1]);
     sleep_for_ever();
   }
+  // What is still in the group when the test ends is killed with it, and nobody's leak.
+  ::close(left_group[1]);
+  char end = 0;
+  ASSERT_EQ(::read(left_group[0], &end, 1), 0);
 }
 
 }  // namespace

@@ -96,7 +96,7 @@ class SupervisorConnection {
 
  private:
   struct Incoming;
-  SupervisorConnection(FileDescriptor socket);
+  explicit SupervisorConnection(FileDescriptor socket);
 
   void greet(const std::string& hello_text);
   std::string request(const std::string& message, int fd = -1);
