@@ -114,16 +114,19 @@ void RemoteProcess::write(std::string_view data, std::chrono::milliseconds timeo
     if (!state_->wait_room(limit, deadline)) {
       throw Timeout("the guest process did not read its input within " + format_seconds(timeout) + ": " + name_ + state_->tail());
     }
-    if (state_->ended()) throw Error("the guest process that shall get input has ended: " + name_ + state_->tail());
   };
+  const auto fail = [&] { throw Error("the guest process that shall get input has ended: " + name_ + state_->tail()); };
   while (!data.empty()) {
     wait_room(kInputBuffer);
+    if (state_->ended()) fail();
     const std::string_view piece = data.substr(0, kInputBuffer);
     state_->add_queued(piece.size());
     io_->send(channel_, std::string(piece));
     data.remove_prefix(piece.size());
   }
   wait_room(1);  // all of it is on its way
+  // One that took its input and ended on it at once did what it should.
+  if (!state_->all_sent()) fail();
 }
 
 void RemoteProcess::close_input() { io_->end_input(channel_); }

@@ -131,6 +131,11 @@ void ProcessState::add_queued(std::size_t size) {
   queued_ += size;
 }
 
+bool ProcessState::all_sent() const {
+  const std::lock_guard lock(mutex_);
+  return queued_ == 0;
+}
+
 bool ProcessState::failed() const {
   const std::lock_guard lock(mutex_);
   return end_ && end_->kind != ChannelEnd::Kind::Closed;

@@ -37,6 +37,8 @@ class ProcessState : public ChannelListener {
   /// Waits for its process id; empty when it has not begun, is over, or the deadline passed.
   [[nodiscard]] std::optional<long> wait_pid(const Deadline& deadline);
   void add_queued(std::size_t size);
+  /// Whether all input has gone to the server.
+  [[nodiscard]] bool all_sent() const;
 
   [[nodiscard]] bool ended() const;
   /// It ended otherwise than by itself.
