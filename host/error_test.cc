@@ -41,7 +41,8 @@ TEST(ErrorTest, ContextKeepsUnsupported) {
 
 TEST(ErrorTest, ContextMakesAnErrorOfASystemError) {
   const auto fail = [] { throw_errno(ENOSPC, "cannot write"); };
-  EXPECT_EQ(message_of<Error>([&] { with_context("cannot clone", fail); }), "cannot clone\n  cannot write: No space left on device");
+  EXPECT_EQ(message_of<Error>([&] { with_context("cannot clone", fail); }),
+            "cannot clone\n  cannot write: No space left on device");
 }
 
 TEST(ErrorTest, ContextMakesAnErrorOfAnythingThrown) {

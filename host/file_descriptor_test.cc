@@ -163,7 +163,8 @@ TEST_F(FileDescriptorTest, WriteAllGoesOnAfterShortWrites) {
   std::thread reader([&] {
     char buffer[10000];
     ssize_t count = 0;
-    while ((count = ::read(pipe.read_end.get(), buffer, sizeof buffer)) > 0) received.append(buffer, static_cast<std::size_t>(count));
+    while ((count = ::read(pipe.read_end.get(), buffer, sizeof buffer)) > 0)
+      received.append(buffer, static_cast<std::size_t>(count));
   });
   write_all(pipe.write_end.get(), sent);
   pipe.write_end.reset();

@@ -168,7 +168,8 @@ std::vector<Lease> Ledger::admit(const std::vector<VmResources>& vms, const Dead
   {
     const Mutex mutex(queue.get());
     ticket = next_ticket(queue.get());
-    if (!try_lock_byte(queue.get(), kTicketsAt + static_cast<off_t>(ticket))) throw Error("the ledger's queue is broken: " + file_.string());
+    if (!try_lock_byte(queue.get(), kTicketsAt + static_cast<off_t>(ticket)))
+      throw Error("the ledger's queue is broken: " + file_.string());
   }
   for (;;) {
     {

@@ -152,9 +152,7 @@ TEST_F(LedgerTest, LeaseOfAKilledProcessIsFreeAtOnce) {
 
 TEST_F(LedgerTest, KilledWaiterHoldsUpNobody) {
   const auto held = ledger_.admit({{"hog", 600, 1}}, soon());
-  OtherProcess waiter([&] {
-    new std::thread([&] { (void)other().admit({{"big", 800, 1}}, soon()); });
-  });
+  OtherProcess waiter([&] { new std::thread([&] { (void)other().admit({{"big", 800, 1}}, soon()); }); });
   ASSERT_TRUE(waiter.is_ready());
   EXPECT_TRUE(wait_until(
       [&] {

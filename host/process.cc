@@ -109,9 +109,15 @@ ChildProcess ChildProcess::start(const ProcessOptions& options) {
   const FileDescriptor null = open_file("/dev/null", O_RDWR);
   Pipe report = make_pipe();
 
-  ChildPlan plan{program.c_str(), argv.data(), envp.data(),
+  ChildPlan plan{program.c_str(),
+                 argv.data(),
+                 envp.data(),
                  options.working_directory.empty() ? nullptr : options.working_directory.c_str(),
-                 options.pass_descriptors, {}, report.write_end.get(), ::getpid(), options.parent_death};
+                 options.pass_descriptors,
+                 {},
+                 report.write_end.get(),
+                 ::getpid(),
+                 options.parent_death};
   const int standard[] = {options.standard_input, options.standard_output, options.standard_error};
   for (int number = 0; number < 3; ++number) {
     plan.descriptors.emplace_back(standard[number] >= 0 ? standard[number] : null.get(), number);

@@ -73,9 +73,7 @@ TEST(ExecToolTest, CapturesBothStreams) {
   EXPECT_EQ(result.err, "err\n");
 }
 
-TEST(ExecToolTest, ReportsExitCodes) {
-  EXPECT_EQ(exec_tool({"/bin/sh", "-c", "exit 7"}, soon()).status, (ExitStatus{7, 0}));
-}
+TEST(ExecToolTest, ReportsExitCodes) { EXPECT_EQ(exec_tool({"/bin/sh", "-c", "exit 7"}, soon()).status, (ExitStatus{7, 0})); }
 
 TEST(ExecToolTest, ReportsSignals) {
   const ExitStatus status = exec_tool({"/bin/sh", "-c", "kill -TERM $$"}, soon()).status;
@@ -85,7 +83,8 @@ TEST(ExecToolTest, ReportsSignals) {
 }
 
 TEST(ExecToolTest, ArgumentsReachTheProgramUnchanged) {
-  const std::vector<std::string> words = {"two words", "'single' \"double\"", "line\nbreak", "$HOME `id` $(id)", "*", "", "\\", "\xff"};
+  const std::vector<std::string> words = {"two words", "'single' \"double\"", "line\nbreak", "$HOME `id` $(id)", "*", "", "\\",
+                                          "\xff"};
   std::vector<std::string> argv = {"/usr/bin/printf", "%s\\0"};
   argv.insert(argv.end(), words.begin(), words.end());
   std::string expected;
@@ -107,7 +106,9 @@ TEST(ExecToolTest, EnvironmentIsAddedAndReplaced) {
 
 TEST(ExecToolTest, DeadlineKills) {
   const Deadline start = Deadline::after(0s);
-  const std::string text = message<Timeout>([] { (void)exec_tool({"/bin/sh", "-c", "echo last words >&2; sleep 60"}, Deadline::after(100ms)); });
+  const std::string text = message<Timeout>([] {
+    (void)exec_tool({"/bin/sh", "-c", "echo last words >&2; sleep 60"}, Deadline::after(100ms));
+  });
   EXPECT_EQ(text, "gave up waiting for: /bin/sh -c 'echo last words >&2; sleep 60'\n  last words");
   EXPECT_LT(Deadline::Clock::now() - start.time_point(), 10s);
 }
@@ -122,7 +123,8 @@ TEST(ExecToolTest, DeadlineKillsAProgramThatClosedItsStreams) {
 
 TEST(ExecToolTest, DoesNotWaitForADaemonThatHoldsTheStreams) {
   // With --fork the daemon is in its own session, away from the group that ends with the tool, by the time it prints.
-  const ToolResult result = exec_tool({"/bin/sh", "-c", "setsid --fork sh -c 'echo $$; exec sleep 60' | { read pid; echo $pid; }"}, soon());
+  const ToolResult result =
+      exec_tool({"/bin/sh", "-c", "setsid --fork sh -c 'echo $$; exec sleep 60' | { read pid; echo $pid; }"}, soon());
   const pid_t daemon = std::atoi(result.out.c_str());
   ASSERT_GT(daemon, 0) << result.out << result.err;
   EXPECT_FALSE(is_gone(daemon));
@@ -139,8 +141,9 @@ TEST(ExecToolTest, MissingProgramIsNamed) {
 TEST(ExecToolTest, FileThatIsNoProgramIsNamed) {
   const TemporaryDirectory folder;
   write_file(folder.path() / "text", "no program", 0755);
-  EXPECT_NE(message<std::system_error>([&] { (void)exec_tool({folder.path() / "text"}, soon()); }).find("text: Exec format error"),
-            std::string::npos);
+  EXPECT_NE(
+      message<std::system_error>([&] { (void)exec_tool({folder.path() / "text"}, soon()); }).find("text: Exec format error"),
+      std::string::npos);
   EXPECT_NE(message<std::system_error>([] { (void)exec_tool({"/etc/passwd"}, soon()); }).find("/etc/passwd: Permission denied"),
             std::string::npos);
 }
@@ -148,7 +151,9 @@ TEST(ExecToolTest, FileThatIsNoProgramIsNamed) {
 TEST(ExecToolTest, NoProgramAtAllIsAnError) { EXPECT_THROW((void)exec_tool({}, soon()), Error); }
 
 TEST(RunToolTest, FailureShowsCommandStatusAndStderr) {
-  EXPECT_EQ(message<Error>([] { run_tool({"/bin/sh", "-c", "echo why >&2; exit 3"}, soon()); }),
+  EXPECT_EQ(message<Error>([] {
+              run_tool({"/bin/sh", "-c", "echo why >&2; exit 3"}, soon());
+            }),
             "command failed with exit code 3: /bin/sh -c 'echo why >&2; exit 3'\n  why");
 }
 
@@ -175,7 +180,8 @@ TEST(ChildProcessTest, InheritsNoDescriptorButThoseGiven) {
 TEST(ChildProcessTest, PassesDescriptorsToGivenNumbers) {
   Pipe out = make_pipe();
   Pipe first = make_pipe();
-  ChildProcess child = ChildProcess::start({.argv = {"/bin/sh", "-c", "echo to five >&5"}, .pass_descriptors = {{first.write_end.get(), 5}}});
+  ChildProcess child =
+      ChildProcess::start({.argv = {"/bin/sh", "-c", "echo to five >&5"}, .pass_descriptors = {{first.write_end.get(), 5}}});
   first.write_end.reset();
   EXPECT_EQ(child.wait(soon()), (ExitStatus{0, 0}));
   EXPECT_EQ(read_file("/dev/fd/" + std::to_string(first.read_end.get())), "to five\n");
@@ -186,7 +192,8 @@ TEST(ChildProcessTest, PassesDescriptorsThatOverlap) {
   Pipe one = make_pipe();
   Pipe two = make_pipe();
   ChildProcess child = ChildProcess::start(
-      {.argv = {"/bin/sh", "-c", "eval \"echo one >&$0; echo two >&$1\"", std::to_string(two.write_end.get()), std::to_string(one.write_end.get())},
+      {.argv = {"/bin/sh", "-c", "eval \"echo one >&$0; echo two >&$1\"", std::to_string(two.write_end.get()),
+                std::to_string(one.write_end.get())},
        .pass_descriptors = {{one.write_end.get(), two.write_end.get()}, {two.write_end.get(), one.write_end.get()}}});
   one.write_end.reset();
   two.write_end.reset();
@@ -283,7 +290,8 @@ TEST(ChildProcessTest, DestructionKillsTheGroupAndReaps) {
 
 TEST(ChildProcessTest, GroupEndsWithItsLeader) {
   Pipe pipe = make_pipe();
-  ChildProcess child = ChildProcess::start({.argv = {"/bin/sh", "-c", "sleep 60 & echo $!"}, .standard_output = pipe.write_end.get()});
+  ChildProcess child =
+      ChildProcess::start({.argv = {"/bin/sh", "-c", "sleep 60 & echo $!"}, .standard_output = pipe.write_end.get()});
   const pid_t grandchild = read_number(pipe);
   ASSERT_GT(grandchild, 0);
   EXPECT_EQ(child.wait(soon()), (ExitStatus{0, 0}));
@@ -401,8 +409,9 @@ TEST_F(OwnProgramTest, IsInOneOfTheGivenPlaces) {
 
 TEST_F(OwnProgramTest, WrongVariableIsAnErrorNotASearch) {
   ::setenv("VMTEST_OWN_TOOL", "/no/such/tool", 1);
-  EXPECT_NE(message<Error>([&] { (void)find_own_program("own-tool", "VMTEST_OWN_TOOL", {folder_.path()}); })
-                .find("VMTEST_OWN_TOOL names /no/such/tool, which cannot be executed"),
+  EXPECT_NE(message<Error>([&] {
+              (void)find_own_program("own-tool", "VMTEST_OWN_TOOL", {folder_.path()});
+            }).find("VMTEST_OWN_TOOL names /no/such/tool, which cannot be executed"),
             std::string::npos);
 }
 

@@ -49,8 +49,8 @@ std::size_t utf8_length(std::string_view text) {
     if ((byte(at) & 0xc0) != 0x80) return 0;
   }
   const unsigned second = byte(1);
-  const bool out_of_range = (lead == 0xe0 && second < 0xa0) || (lead == 0xed && second > 0x9f) || (lead == 0xf0 && second < 0x90) ||
-                            (lead == 0xf4 && second > 0x8f);
+  const bool out_of_range = (lead == 0xe0 && second < 0xa0) || (lead == 0xed && second > 0x9f) ||
+                            (lead == 0xf0 && second < 0x90) || (lead == 0xf4 && second > 0x8f);
   return out_of_range ? 0 : length;
 }
 
@@ -131,7 +131,8 @@ std::string sanitize_console(std::string_view text) {
       continue;
     }
     // C1 controls arrive as UTF-8 (c2 80..c2 9f); bare carriage returns would overwrite what stands before.
-    if (c == '\xc2' && text.size() > 1 && static_cast<unsigned char>(text[1]) >= 0x80 && static_cast<unsigned char>(text[1]) <= 0x9f) {
+    if (c == '\xc2' && text.size() > 1 && static_cast<unsigned char>(text[1]) >= 0x80 &&
+        static_cast<unsigned char>(text[1]) <= 0x9f) {
       text.remove_prefix(2);
       continue;
     }

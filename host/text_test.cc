@@ -33,15 +33,29 @@ TEST(SanitizeConsoleTest, UnclosedControlSequenceTakesNoMoreThanItsLine) { EXPEC
 
 TEST(SanitizeConsoleTest, TakesOutDeviceControlStrings) { EXPECT_EQ(sanitize_console("a\x1bPq#0\x1b\\b"), "ab"); }
 
-TEST(SanitizeConsoleTest, TakesOutTwoCharacterEscapes) { EXPECT_EQ(sanitize_console("a\x1b" "cb\x1b(Bc"), "abc"); }
+TEST(SanitizeConsoleTest, TakesOutTwoCharacterEscapes) {
+  EXPECT_EQ(sanitize_console("a\x1b"
+                             "cb\x1b(Bc"),
+            "abc");
+}
 
 TEST(SanitizeConsoleTest, TakesOutAnEscapeAtTheEnd) { EXPECT_EQ(sanitize_console("a\x1b"), "a"); }
 
 TEST(SanitizeConsoleTest, TakesOutControlCharacters) { EXPECT_EQ(sanitize_console(std::string("a\a\b\0\x7f\vb", 7)), "ab"); }
 
-TEST(SanitizeConsoleTest, TakesOutC1ControlsInUtf8) { EXPECT_EQ(sanitize_console("a\xc2\x9b" "b\xc2\x85" "c"), "abc"); }
+TEST(SanitizeConsoleTest, TakesOutC1ControlsInUtf8) {
+  EXPECT_EQ(sanitize_console("a\xc2\x9b"
+                             "b\xc2\x85"
+                             "c"),
+            "abc");
+}
 
-TEST(SanitizeConsoleTest, BreaksC1ControlsAsBytes) { EXPECT_EQ(sanitize_console("a\x9b" "31mb\x9d" "c"), "a?31mb?c"); }
+TEST(SanitizeConsoleTest, BreaksC1ControlsAsBytes) {
+  EXPECT_EQ(sanitize_console("a\x9b"
+                             "31mb\x9d"
+                             "c"),
+            "a?31mb?c");
+}
 
 TEST(SanitizeConsoleTest, LineEndsOfTerminalsBecomeNewlines) { EXPECT_EQ(sanitize_console("a\r\nb\r\r\nc\r"), "a\nb\nc"); }
 
@@ -71,9 +85,13 @@ TEST(SanitizeConsoleTest, BreaksHashCommandsAnywhere) {
   EXPECT_EQ(sanitize_console("x ##vso[y]z ###[w]"), "x # #vso[y]z ## #[w]");
 }
 
-TEST(SanitizeConsoleTest, BreaksCommandsBehindUnicodeBlanks) { EXPECT_EQ(sanitize_console("\u00a0\u3000::x"), "| \u00a0\u3000::x"); }
+TEST(SanitizeConsoleTest, BreaksCommandsBehindUnicodeBlanks) {
+  EXPECT_EQ(sanitize_console("\u00a0\u3000::x"), "| \u00a0\u3000::x");
+}
 
-TEST(SanitizeConsoleTest, LeavesWhatIsNoCommand) { EXPECT_EQ(sanitize_console("std::string ## x # [y]"), "std::string ## x # [y]"); }
+TEST(SanitizeConsoleTest, LeavesWhatIsNoCommand) {
+  EXPECT_EQ(sanitize_console("std::string ## x # [y]"), "std::string ## x # [y]");
+}
 
 TEST(SanitizeConsoleTest, EscapeBeforeALineEndKeepsIt) { EXPECT_EQ(sanitize_console("a\x1b\nb"), "a\nb"); }
 

@@ -2,17 +2,18 @@
 
 namespace vmtest {
 
-std::string_view to_string(Architecture architecture) {
-  return architecture == Architecture::X86_64 ? "x86_64" : "aarch64";
-}
+std::string_view to_string(Architecture architecture) { return architecture == Architecture::X86_64 ? "x86_64" : "aarch64"; }
 
 std::string_view to_string(DiskFormat format) { return format == DiskFormat::Raw ? "raw" : "qcow2"; }
 
 std::string_view to_string(BootMode mode) {
   switch (mode) {
-    case BootMode::Direct: return "direct";
-    case BootMode::Bios: return "bios";
-    case BootMode::Uefi: return "uefi";
+    case BootMode::Direct:
+      return "direct";
+    case BootMode::Bios:
+      return "bios";
+    case BootMode::Uefi:
+      return "uefi";
   }
   return "unknown";
 }

@@ -15,8 +15,16 @@ namespace fs = std::filesystem;
 
 void make_overlay(const CloneRequest& request, const Deadline& deadline) {
   if (!find_program("qemu-img")) throw Unsupported("qemu-img is not installed; get it with: apt-get install qemu-utils");
-  std::vector<std::string> argv = {"qemu-img", "create", "-q", "-f", "qcow2", "-F", std::string(to_string(request.source_format)),
-                                   "-b", fs::absolute(request.source).string(), request.target.string()};
+  std::vector<std::string> argv = {"qemu-img",
+                                   "create",
+                                   "-q",
+                                   "-f",
+                                   "qcow2",
+                                   "-F",
+                                   std::string(to_string(request.source_format)),
+                                   "-b",
+                                   fs::absolute(request.source).string(),
+                                   request.target.string()};
   if (request.size_mib) argv.push_back(std::to_string(*request.size_mib) + "M");
   run_tool(argv, deadline);
 }

@@ -104,8 +104,11 @@ TEST_F(MountedCloneTest, ReflinkSharesBlocksOnBtrfs) {
   const auto source = mount_point() / "base";
   write_file(source, std::string(4 << 20, 'x'));
   EXPECT_TRUE(reflink_works(mount_point()));
-  EXPECT_EQ(clone_disk({.source = source, .source_format = DiskFormat::Raw, .target = mount_point() / "clone", .method = CloneMethod::Reflink}, soon()),
-            DiskFormat::Raw);
+  EXPECT_EQ(
+      clone_disk(
+          {.source = source, .source_format = DiskFormat::Raw, .target = mount_point() / "clone", .method = CloneMethod::Reflink},
+          soon()),
+      DiskFormat::Raw);
   EXPECT_EQ(read_file(mount_point() / "clone"), read_file(source));
 }
 
@@ -113,7 +116,9 @@ TEST_F(MountedCloneTest, ReflinkIsUnsupportedOnExt4) {
   if (!mount_file({"mkfs.ext4", "-q", "-F"}, "16M", "ext4")) GTEST_SKIP() << "ext4 cannot be loop-mounted on this host";
   write_file(mount_point() / "base", "x");
   EXPECT_FALSE(reflink_works(mount_point()));
-  EXPECT_THROW(clone_disk({.source = mount_point() / "base", .target = mount_point() / "clone", .method = CloneMethod::Reflink}, soon()), Unsupported);
+  EXPECT_THROW(
+      clone_disk({.source = mount_point() / "base", .target = mount_point() / "clone", .method = CloneMethod::Reflink}, soon()),
+      Unsupported);
   EXPECT_FALSE(std::filesystem::exists(mount_point() / "clone"));
 }
 

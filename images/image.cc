@@ -53,7 +53,8 @@ void check_disk(const std::filesystem::path& disk, DiskFormat format) {
     if (header.is_qcow2()) throw Error(disk.string() + " holds a qcow2 image, but raw was said; use DiskFormat::Qcow2");
     const auto size = std::filesystem::file_size(disk);
     if (size == 0 || size % 512 != 0) {
-      throw Error(disk.string() + " is no raw disk image: its size, " + std::to_string(size) + " bytes, is no number of 512-byte sectors");
+      throw Error(disk.string() + " is no raw disk image: its size, " + std::to_string(size) +
+                  " bytes, is no number of 512-byte sectors");
     }
     return;
   }
@@ -66,7 +67,8 @@ void check_disk(const std::filesystem::path& disk, DiskFormat format) {
                 "qemu-img convert -O qcow2 OLD NEW");
   }
   if (header.has_data_file()) {
-    throw Error(disk.string() + " keeps its data in another file, which could be any file of this host; make it stand alone by: " +
+    throw Error(disk.string() +
+                " keeps its data in another file, which could be any file of this host; make it stand alone by: " +
                 "qemu-img convert -O qcow2 OLD NEW");
   }
 }

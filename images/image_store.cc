@@ -118,7 +118,8 @@ ImageDetails ImageStore::build(std::string_view name, Architecture architecture,
   const fs::path folder = image_folder(name, architecture);
   const Recipe* recipe = find_recipe(name, architecture);
   if (recipe == nullptr) {
-    throw Error("no recipe for image \"" + std::string(name) + "\" (" + std::string(to_string(architecture)) + "); there are " + known_names());
+    throw Error("no recipe for image \"" + std::string(name) + "\" (" + std::string(to_string(architecture)) + "); there are " +
+                known_names());
   }
   fs::create_directories(folder_);
   const FileLock lock = FileLock::lock(folder_ / ("." + folder.filename().string() + ".lock"), Deadline::after(kBuildTime));
@@ -193,7 +194,8 @@ std::vector<ImageRecipe> ImageStore::recipes() {
 void verify_image(const ImageDetails& details) {
   for (const auto& [name, digest] : read_manifest(details.folder).digests) {
     if (sha256_file(details.folder / name) != digest) {
-      throw Error((details.folder / name).string() + " is not what was built: its digest differs; build it anew with: vmtest image build --rebuild " +
+      throw Error((details.folder / name).string() +
+                  " is not what was built: its digest differs; build it anew with: vmtest image build --rebuild " +
                   details.image.name);
     }
   }

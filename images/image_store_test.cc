@@ -96,7 +96,8 @@ TEST_F(ImageStoreTest, ManifestCannotNameFilesOutside) {
 TEST_F(ImageStoreTest, VerifyNamesTheChangedFile) {
   add("one");
   write_file(folder_.path() / "one-x86_64" / "disk.raw", "changed");
-  EXPECT_NE(message([&] { verify_image(*store_.find("one", Architecture::X86_64)); }).find("disk.raw is not what was built"), std::string::npos);
+  EXPECT_NE(message([&] { verify_image(*store_.find("one", Architecture::X86_64)); }).find("disk.raw is not what was built"),
+            std::string::npos);
 }
 
 TEST_F(ImageStoreTest, VerifyTakesWhatWasBuilt) {

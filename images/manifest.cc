@@ -34,7 +34,8 @@ std::filesystem::path file_of(const std::filesystem::path& folder, const json& m
 Manifest read_manifest(const std::filesystem::path& folder) {
   return with_context("cannot use the image in " + folder.string() + " (vmtest image build makes it anew)", [&] {
     const json text = json::parse(read_file(folder / kManifestName));
-    if (text.at("format") != kManifestFormat) throw Error("its manifest is of format " + text.at("format").dump() + ", this version reads 1");
+    if (text.at("format") != kManifestFormat)
+      throw Error("its manifest is of format " + text.at("format").dump() + ", this version reads 1");
     Manifest manifest;
     ImageDetails& details = manifest.details;
     Image& image = details.image;

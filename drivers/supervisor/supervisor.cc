@@ -229,17 +229,26 @@ json Supervisor::status() const {
     else processes[name] = child.process.pid();
   }
   const bool owned = std::any_of(connections_.begin(), connections_.end(), [](const Connection& c) { return c.owner; });
-  return {{"ok", true},           {"protocol", kProtocolVersion},
-          {"version", VMTEST_VERSION}, {"name", options_.name},
-          {"pid", ::getpid()},    {"start_time", process_start_time(::getpid()).value_or(0)},
-          {"owned", owned},       {"kept", kept_},
-          {"processes", processes}, {"ended", ended}};
+  return {{"ok", true},
+          {"protocol", kProtocolVersion},
+          {"version", VMTEST_VERSION},
+          {"name", options_.name},
+          {"pid", ::getpid()},
+          {"start_time", process_start_time(::getpid()).value_or(0)},
+          {"owned", owned},
+          {"kept", kept_},
+          {"processes", processes},
+          {"ended", ended}};
 }
 
 json Supervisor::exit_event(const std::string& name) const {
   const Child& child = children_.at(name);
-  return {{"event", "exited"}, {"name", name}, {"pid", child.process.pid()}, {"code", child.status->code},
-          {"signal", child.status->signal}, {"last_words", last_words(child.log)}};
+  return {{"event", "exited"},
+          {"name", name},
+          {"pid", child.process.pid()},
+          {"code", child.status->code},
+          {"signal", child.status->signal},
+          {"last_words", last_words(child.log)}};
 }
 
 void Supervisor::reap() {

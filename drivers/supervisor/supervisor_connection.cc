@@ -60,9 +60,17 @@ std::shared_ptr<SupervisorConnection> SupervisorConnection::start(const Supervis
   const pid_t self = ::getpid();
   ProcessOptions process;
   // Absolute, since the supervisor does not stay in this folder.
-  process.argv = {program.string(), "--name", options.name, "--work-dir", std::filesystem::absolute(options.work_dir).string(),
-                  "--runtime-dir", std::filesystem::absolute(options.runtime_dir).string(), "--owner", std::to_string(self),
-                  "--owner-start", std::to_string(process_start_time(self).value_or(0))};
+  process.argv = {program.string(),
+                  "--name",
+                  options.name,
+                  "--work-dir",
+                  std::filesystem::absolute(options.work_dir).string(),
+                  "--runtime-dir",
+                  std::filesystem::absolute(options.runtime_dir).string(),
+                  "--owner",
+                  std::to_string(self),
+                  "--owner-start",
+                  std::to_string(process_start_time(self).value_or(0))};
   if (!options.evidence_dir.empty()) {
     process.argv.insert(process.argv.end(), {"--evidence-dir", std::filesystem::absolute(options.evidence_dir).string()});
   }
@@ -72,7 +80,8 @@ std::shared_ptr<SupervisorConnection> SupervisorConnection::start(const Supervis
   theirs.reset();
   // The program forks once more at its start, so this child ends at once; what serves us is nobody's child.
   const auto ended = child.wait(Deadline::after(kAnswerTime));
-  if (!ended || !ended->ok()) throw Error("the supervisor did not start: " + (ended ? to_string(*ended) : "no answer") + " from " + program.string());
+  if (!ended || !ended->ok())
+    throw Error("the supervisor did not start: " + (ended ? to_string(*ended) : "no answer") + " from " + program.string());
 
   std::shared_ptr<SupervisorConnection> connection(new SupervisorConnection(std::move(ours)));
   with_context("cannot make a VM with the supervisor " + program.string(), [&] {
@@ -126,7 +135,9 @@ bool SupervisorConnection::read_messages(const Deadline& deadline) {
 }
 
 std::string SupervisorConnection::request(const std::string& message, int fd) {
-  const auto gone = [this] { return Error("the supervisor" + (pid_ > 0 ? " (process " + std::to_string(pid_) + ")" : "") + " is gone"); };
+  const auto gone = [this] {
+    return Error("the supervisor" + (pid_ > 0 ? " (process " + std::to_string(pid_) + ")" : "") + " is gone");
+  };
   try {
     if (!message.empty()) send_message(socket_.get(), message + "\n", fd);
   } catch (const std::system_error& error) {
@@ -156,9 +167,12 @@ pid_t SupervisorConnection::spawn(const SupervisedProcess& process) {
   const std::lock_guard lock(mutex_);
   incoming_->exits.erase(process.name);
   incoming_->started.erase(process.name);
-  const json reply = json::parse(request(json{{"op", "spawn"}, {"name", process.name}, {"argv", process.argv},
-                                              {"log", process.log_file}, {"descriptors", process.descriptors}}
-                                             .dump()));
+  const json reply = json::parse(request(json{
+      {"op", "spawn"},
+      {"name", process.name},
+      {"argv", process.argv},
+      {"log", process.log_file},
+      {"descriptors", process.descriptors}}.dump()));
   const pid_t pid = reply.at("pid");
   incoming_->started[process.name] = pid;
   // The end of an earlier process of this name may have arrived together with the answer.

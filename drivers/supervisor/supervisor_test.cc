@@ -217,7 +217,9 @@ TEST_F(SupervisorTest, ProcessNeverStartedHasNotEnded) {
 
 TEST_F(SupervisorTest, MissingProgramIsAnErrorAndTheSupervisorGoesOn) {
   const auto vm = start();
-  EXPECT_EQ(message([&] { vm->spawn({"hypervisor", {"/no/such/program"}, "log"}); }),
+  EXPECT_EQ(message([&] {
+              vm->spawn({"hypervisor", {"/no/such/program"}, "log"});
+            }),
             "cannot start /no/such/program: No such file or directory");
   vm->spawn(shell("exit 0"));
   EXPECT_TRUE(vm->wait_exit("hypervisor", 20s));
@@ -397,7 +399,8 @@ TEST_F(SupervisorTest, EvidenceOfAKilledOwnerIsSavedWithoutDisks) {
   EXPECT_EQ(read_file(evidence() / "command_line.txt"), "qemu");
   EXPECT_FALSE(fs::exists(evidence() / "disk.qcow2"));
   EXPECT_FALSE(fs::exists(evidence() / "client_key"));
-  EXPECT_NE(read_file(evidence() / "end.txt").find("its owner, process " + owner + ", ended without a goodbye"), std::string::npos);
+  EXPECT_NE(read_file(evidence() / "end.txt").find("its owner, process " + owner + ", ended without a goodbye"),
+            std::string::npos);
 }
 
 TEST_F(SupervisorTest, WithoutAnEvidenceFolderItJustGoes) {
@@ -597,7 +600,8 @@ TEST_F(SupervisorTest, ObserverMayEndTheVm) {
 }
 
 TEST_F(SupervisorTest, ConnectingToNobodySaysWhere) {
-  EXPECT_NE(message([&] { (void)SupervisorConnection::connect(socket()); }).find("no VM answers at " + socket().string()), std::string::npos);
+  EXPECT_NE(message([&] { (void)SupervisorConnection::connect(socket()); }).find("no VM answers at " + socket().string()),
+            std::string::npos);
 }
 
 /// A connection that says what it likes.
@@ -703,8 +707,9 @@ TEST_F(SupervisorTest, FileInPlaceOfTheWorkFolderIsLeftAlone) {
 
 TEST_F(SupervisorTest, RunFolderOfAnotherVmIsLeftAlone) {
   const auto first = start();
-  EXPECT_NE(message([&] { (void)SupervisorConnection::start({"other", folder_.path() / "vms" / "other", runtime_dir()}); })
-                .find("exists already: " + runtime_dir().string()),
+  EXPECT_NE(message([&] {
+              (void)SupervisorConnection::start({"other", folder_.path() / "vms" / "other", runtime_dir()});
+            }).find("exists already: " + runtime_dir().string()),
             std::string::npos);
   EXPECT_TRUE(fs::exists(socket()));
   EXPECT_FALSE(fs::exists(folder_.path() / "vms" / "other"));
@@ -713,18 +718,23 @@ TEST_F(SupervisorTest, RunFolderOfAnotherVmIsLeftAlone) {
 TEST_F(SupervisorTest, FolderThatCannotBeMadeIsAnErrorAndNothingIsLeft) {
   // A file in the way stops root as well.
   write_file(folder_.path() / "file", "");
-  EXPECT_NE(message([&] { (void)SupervisorConnection::start({"vm", folder_.path() / "file" / "vm", runtime_dir()}); })
-                .find((folder_.path() / "file").string()),
+  EXPECT_NE(message([&] {
+              (void)SupervisorConnection::start({"vm", folder_.path() / "file" / "vm", runtime_dir()});
+            }).find((folder_.path() / "file").string()),
             std::string::npos);
-  EXPECT_NE(message([&] { (void)SupervisorConnection::start({"vm", work_dir(), folder_.path() / "file" / "run"}); })
-                .find((folder_.path() / "file").string()),
+  EXPECT_NE(message([&] {
+              (void)SupervisorConnection::start({"vm", work_dir(), folder_.path() / "file" / "run"});
+            }).find((folder_.path() / "file").string()),
             std::string::npos);
   EXPECT_TRUE(wait_until([&] { return nothing_is_left(); }, soon()));
 }
 
 TEST_F(SupervisorTest, TooLongSocketPathIsAnErrorAndNothingIsLeft) {
   const fs::path run = folder_.path() / std::string(100, 'r');
-  EXPECT_NE(message([&] { (void)SupervisorConnection::start({"vm", work_dir(), run}); }).find("socket path is too long"), std::string::npos);
+  EXPECT_NE(message([&] {
+              (void)SupervisorConnection::start({"vm", work_dir(), run});
+            }).find("socket path is too long"),
+            std::string::npos);
   EXPECT_FALSE(fs::exists(run));
   EXPECT_TRUE(wait_until([&] { return nothing_is_left(); }, soon()));
 }
@@ -795,7 +805,8 @@ TEST_F(OtherSupervisorTest, OfAnotherProtocolIsRefused) {
 
 TEST_F(OtherSupervisorTest, ThatTalksNonsenseIsAnError) {
   use("echo hello >&3");
-  EXPECT_NE(message([&] { (void)start(); }).find("cannot make a VM with the supervisor " + folder_.path().string()), std::string::npos);
+  EXPECT_NE(message([&] { (void)start(); }).find("cannot make a VM with the supervisor " + folder_.path().string()),
+            std::string::npos);
 }
 
 TEST_F(OtherSupervisorTest, ThatSaysNothingIsAnError) {

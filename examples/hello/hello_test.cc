@@ -4,13 +4,9 @@
 
 class Hello : public vmtest::VmTest {};
 
-TEST_F(Hello, RunsLinux) {
-  EXPECT_EQ(vm().run("uname -s").out, "Linux\n");
-}
+TEST_F(Hello, RunsLinux) { EXPECT_EQ(vm().run("uname -s").out, "Linux\n"); }
 
-TEST_F(Hello, PassesExitCodesOn) {
-  EXPECT_EQ(vm().exec("exit 7").exit_code, 7);
-}
+TEST_F(Hello, PassesExitCodesOn) { EXPECT_EQ(vm().exec("exit 7").exit_code, 7); }
 
 TEST_F(Hello, KeepsOutputAndErrorsApart) {
   const auto result = vm().exec("echo out; echo err >&2");
@@ -28,6 +24,4 @@ TEST_F(Hello, MayDestroyItsMachine) {
   EXPECT_FALSE(vm().exec("test -e /etc/passwd").ok());
 }
 
-TEST_F(Hello, StartsWithAPristineMachine) {
-  EXPECT_TRUE(vm().exec("test -e /etc/passwd").ok());
-}
+TEST_F(Hello, StartsWithAPristineMachine) { EXPECT_TRUE(vm().exec("test -e /etc/passwd").ok()); }

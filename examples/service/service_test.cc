@@ -32,12 +32,14 @@ class GreeterService : public vmtest::VmTest {
 };
 
 TEST_F(GreeterService, AnswersAndComesBackAfterACrash) {
-  const char* ask = "python3 -c \"import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/greeting').read().decode(), end='')\"";
+  const char* ask =
+      "python3 -c \"import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/greeting').read().decode(), end='')\"";
   EXPECT_EQ(vm().run(ask).out, "hello from the guest\n");
 
   const std::string before = vm().run("systemctl show -P MainPID greeter.service").out;
   vm().run("systemctl kill -s KILL greeter.service");
-  vm().wait_until([&] { return vm().run("systemctl show -P MainPID greeter.service").out != before; }, 30s, "systemd to restart the service");
+  vm().wait_until([&] { return vm().run("systemctl show -P MainPID greeter.service").out != before; }, 30s,
+                  "systemd to restart the service");
   vm().wait_for_port(8080, 60s);
   EXPECT_EQ(vm().run(ask).out, "hello from the guest\n");
 }

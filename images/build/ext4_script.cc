@@ -80,15 +80,15 @@ void Ext4Script::build(const BuildContext& context, const Ext4Options& options, 
   const std::string script_file = image.string() + ".debugfs";
   std::ofstream(script_file) << script;
   context.run({"env", kFakeTime, "mkfs.ext4", "-q", "-F", "-L", options.label, "-U", options.uuid, "-m", "0", "-J", "size=16",
-               "-E", "hash_seed=" + options.hash_seed + ",root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0",
-               image.string(), options.size});
+               "-E", "hash_seed=" + options.hash_seed + ",root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0", image.string(),
+               options.size});
   context.run({"env", kFakeTime, "debugfs", "-w", "-f", script_file, image.string()});
   // debugfs ends well whatever its commands did: count what is there.
   const std::string header = context.run({"dumpe2fs", "-h", image.string()});
   const std::size_t used = number_after(header, "Inode count:") - number_after(header, "Free inodes:");
   if (used != entries_ + kOwnInodes) {
-    throw Error("debugfs wrote " + std::to_string(used - kOwnInodes) + " of " + std::to_string(entries_) +
-                " files; see " + context.log.string());
+    throw Error("debugfs wrote " + std::to_string(used - kOwnInodes) + " of " + std::to_string(entries_) + " files; see " +
+                context.log.string());
   }
   context.run({"e2fsck", "-f", "-n", image.string()});
 }

@@ -8,9 +8,7 @@
 
 namespace vmtest {
 
-void InitramfsWriter::Closer::operator()(archive* writer) const {
-  archive_write_free(writer);
-}
+void InitramfsWriter::Closer::operator()(archive* writer) const { archive_write_free(writer); }
 
 InitramfsWriter::InitramfsWriter(const std::filesystem::path& path) : writer_(archive_write_new()) {
   archive_write_set_format_cpio_newc(writer_.get());
@@ -20,9 +18,7 @@ InitramfsWriter::InitramfsWriter(const std::filesystem::path& path) : writer_(ar
 
 InitramfsWriter::~InitramfsWriter() = default;
 
-void InitramfsWriter::folder(const std::string& path) {
-  add(path, AE_IFDIR | 0755, "", 0);
-}
+void InitramfsWriter::folder(const std::string& path) { add(path, AE_IFDIR | 0755, "", 0); }
 
 void InitramfsWriter::device(const std::string& path, unsigned major, unsigned minor) {
   add(path, AE_IFCHR | 0600, "", makedev(major, minor));
@@ -32,9 +28,7 @@ void InitramfsWriter::file(const std::string& path, std::string_view content, un
   add(path, AE_IFREG | mode, content, 0);
 }
 
-void InitramfsWriter::finish() {
-  check(archive_write_close(writer_.get()));
-}
+void InitramfsWriter::finish() { check(archive_write_close(writer_.get())); }
 
 void InitramfsWriter::check(int result) const {
   if (result != ARCHIVE_OK) {

@@ -95,9 +95,8 @@ class ModuleSet {
   [[nodiscard]] const std::string& path(const std::string& name) const { return paths_.at(name); }
   const ModuleInfo& info(const std::string& name) {
     const auto known = infos_.find(name);
-    return known != infos_.end()
-               ? known->second
-               : infos_.emplace(name, parse_module_info(read_whole(folder_ / paths_.at(name)))).first->second;
+    return known != infos_.end() ? known->second
+                                 : infos_.emplace(name, parse_module_info(read_whole(folder_ / paths_.at(name)))).first->second;
   }
 
   /// The module and what it needs, in the order of loading.

@@ -16,10 +16,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array kPackages{"busybox-static", "dropbear-bin",  "libc6",  "libcrypt1",
-                               "libtomcrypt1",   "libtommath1", "libgmp10", "zlib1g"};
+constexpr std::array kPackages{"busybox-static", "dropbear-bin", "libc6",    "libcrypt1",
+                               "libtomcrypt1",   "libtommath1",  "libgmp10", "zlib1g"};
 // What dropbear and its tools link against, and the loader.
-constexpr std::array kLibraries{"ld-linux-x86-64.so.2", "libc.so.6",        "libcrypt.so.1", "libgmp.so.10",
+constexpr std::array kLibraries{"ld-linux-x86-64.so.2", "libc.so.6",       "libcrypt.so.1", "libgmp.so.10",
                                 "libtomcrypt.so.1",     "libtommath.so.1", "libz.so.1"};
 constexpr std::array<std::string_view, 5> kPrograms{"apt-get", "dpkg-deb", "mkfs.ext4", "debugfs", "qemu-img"};
 

@@ -43,6 +43,8 @@ inline constexpr std::array kTinyEarlyModules = std::to_array<std::string_view>(
     "virtio_pci",
 });
 
+// Several names a line, in groups.
+// clang-format off
 /// Modules on the disk, with all they depend on: devices that the drivers offer, file systems, and what tests of networks,
 /// storage and virtualisation load by name.
 inline constexpr std::array kTinyModules = std::to_array<std::string_view>({
@@ -67,5 +69,6 @@ inline constexpr std::array kTinyModules = std::to_array<std::string_view>({
     // ciphers that file systems and device mapper ask for by name
     "aesni_intel", "xts", "cbc", "ctr", "gcm", "sha256_generic", "algif_hash", "algif_skcipher",
 });
+// clang-format on
 
 }  // namespace vmtest

@@ -42,13 +42,9 @@ std::string one_line(std::string_view text) {
 
 Announcement::Announcement(std::string line) : line_("\n" + std::move(line) + "\n"), left_(kRepeats) {}
 
-Announcement Announcement::ready(std::string_view address) {
-  return Announcement("VMRS_READY " + std::string(address));
-}
+Announcement Announcement::ready(std::string_view address) { return Announcement("VMRS_READY " + std::string(address)); }
 
-Announcement Announcement::failed(std::string_view why) {
-  return Announcement("VMTEST_FAILED " + one_line(why));
-}
+Announcement Announcement::failed(std::string_view why) { return Announcement("VMTEST_FAILED " + one_line(why)); }
 
 bool Announcement::print() {
   if (left_ > 0) {
@@ -58,8 +54,6 @@ bool Announcement::print() {
   return left_ > 0;
 }
 
-int Announcement::pause() const {
-  return left_ > 0 ? kPauseMilliseconds : -1;
-}
+int Announcement::pause() const { return left_ > 0 ? kPauseMilliseconds : -1; }
 
 }  // namespace vmtest::guest

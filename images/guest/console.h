@@ -5,8 +5,8 @@
 
 namespace vmtest::guest {
 
-/// Writes to the kernel's console (/dev/console) in one piece, so that two lines of ours never mix. Never throws and never waits for a reader
-/// longer than the console driver does.
+/// Writes to the kernel's console (/dev/console) in one piece, so that two lines of ours never mix. Never throws and never waits
+/// for a reader longer than the console driver does.
 void write_console(std::string_view text);
 
 /// Reports a failed step that does not stop the boot: "vmtest-init: error: <what>: <why>".

@@ -186,8 +186,8 @@ DhcpClient::DhcpClient(const std::string& interface, const MacAddress& mac, std:
   address.sin_port = htons(kClientPort);
   if (!socket_ || setsockopt(socket_.get(), SOL_SOCKET, SO_BROADCAST, &kOn, sizeof kOn) != 0 ||
       setsockopt(socket_.get(), SOL_SOCKET, SO_REUSEADDR, &kOn, sizeof kOn) != 0 ||
-      setsockopt(socket_.get(), SOL_SOCKET, SO_BINDTODEVICE, interface.c_str(),
-                 static_cast<socklen_t>(interface.size() + 1)) != 0 ||
+      setsockopt(socket_.get(), SOL_SOCKET, SO_BINDTODEVICE, interface.c_str(), static_cast<socklen_t>(interface.size() + 1)) !=
+          0 ||
       bind(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     fail_errno("cannot open the DHCP socket on " + interface);
   }

@@ -30,9 +30,7 @@ bool write_all(int fd, std::string_view content) {
 
 }  // namespace
 
-void fail_errno(const std::string& what) {
-  throw std::runtime_error(what + ": " + std::strerror(errno));
-}
+void fail_errno(const std::string& what) { throw std::runtime_error(what + ": " + std::strerror(errno)); }
 
 Descriptor::~Descriptor() {
   if (fd_ >= 0) {

@@ -62,9 +62,7 @@ TEST(JsonTest, ReadsEveryType) {
   EXPECT_EQ(json.find("b")->string("b"), "\xC3\xA4\xF0\x9F\x98\x80\n");
 }
 
-TEST(JsonTest, TreatsNullMemberAsAbsent) {
-  EXPECT_EQ(Json::parse(R"({"a": null})").find("a"), nullptr);
-}
+TEST(JsonTest, TreatsNullMemberAsAbsent) { EXPECT_EQ(Json::parse(R"({"a": null})").find("a"), nullptr); }
 
 TEST(JsonTest, NamesLineAndColumn) {
   EXPECT_EQ(error_of([] { (void)Json::parse("{\n  \"a\": tru\n}"); }), "JSON line 2 column 8: unknown word");
@@ -72,17 +70,13 @@ TEST(JsonTest, NamesLineAndColumn) {
 
 class BrokenJsonTest : public testing::TestWithParam<const char*> {};
 
-TEST_P(BrokenJsonTest, IsRefused) {
-  EXPECT_THROW((void)Json::parse(GetParam()), std::runtime_error);
-}
+TEST_P(BrokenJsonTest, IsRefused) { EXPECT_THROW((void)Json::parse(GetParam()), std::runtime_error); }
 
 INSTANTIATE_TEST_SUITE_P(Texts, BrokenJsonTest,
                          testing::Values("", "{", "{\"a\":1,}", "[1,]", "[1 2]", "01", "1.", "-", "\"a", "\"\\x\"", "\"\\ud800\"",
                                          "\"\n\"", "{} {}", "{\"a\":1,\"a\":2}", "nul", "{a:1}", "'a'"));
 
-TEST(JsonTest, RefusesDeepNesting) {
-  EXPECT_THROW((void)Json::parse(std::string(100000, '[')), std::runtime_error);
-}
+TEST(JsonTest, RefusesDeepNesting) { EXPECT_THROW((void)Json::parse(std::string(100000, '[')), std::runtime_error); }
 
 // Text helpers
 
@@ -111,12 +105,11 @@ TEST(CommandLineTest, SplitsWordsAndValues) {
   EXPECT_EQ(words.at("quiet"), "");
 }
 
-TEST(ConsoleTest, KeepsMessagesToOneHarmlessLine) {
-  EXPECT_EQ(one_line("  bad\n\x1b[31mnews\n"), "bad  [31mnews");
-}
+TEST(ConsoleTest, KeepsMessagesToOneHarmlessLine) { EXPECT_EQ(one_line("  bad\n\x1b[31mnews\n"), "bad  [31mnews"); }
 
 TEST(PasswdTest, SkipsBrokenLines) {
-  const std::vector<Account> accounts = parse_passwd("root:x:0:0:root:/root:/bin/sh\nbroken\nx:y:a:b:c:d:e\ndev:x:1000:1001::/home/dev:/bin/sh\n");
+  const std::vector<Account> accounts =
+      parse_passwd("root:x:0:0:root:/root:/bin/sh\nbroken\nx:y:a:b:c:d:e\ndev:x:1000:1001::/home/dev:/bin/sh\n");
   ASSERT_EQ(accounts.size(), 2U);
   EXPECT_EQ(accounts[1].gid, 1001U);
   EXPECT_EQ(accounts[1].home, "/home/dev");
@@ -188,7 +181,9 @@ INSTANTIATE_TEST_SUITE_P(
                     BadSeed{R"({"runcmd": [{}]})", "seed user-data: runcmd[] is not a list"}));
 
 TEST(SeedTest, RequiresTheHeader) {
-  EXPECT_EQ(error_of([] { (void)parse_seed({"{}", "{}", std::nullopt}); }),
+  EXPECT_EQ(error_of([] {
+              (void)parse_seed({"{}", "{}", std::nullopt});
+            }),
             "seed user-data: the first line is not #cloud-config");
 }
 
@@ -310,15 +305,14 @@ TEST(ModuleTableTest, FindsByAlias) {
                           "alias virtio:d00000002v* virtio_blk\nalias pci:v00001AF4d*sv*sd*bc*sc*i* virtio_pci\n"
                           "alias acpi*:LNXPWRBN:* button\nalias fs-ext4 ext4\n");
   EXPECT_EQ(table.find_by_alias("virtio:d00000002v00001AF4"), std::vector<std::string>{"virtio_blk"});
-  EXPECT_EQ(table.find_by_alias("pci:v00001AF4d00001001sv00001AF4sd00000002bc01sc00i00"),
-            std::vector<std::string>{"virtio_pci"});
+  EXPECT_EQ(table.find_by_alias("pci:v00001AF4d00001001sv00001AF4sd00000002bc01sc00i00"), std::vector<std::string>{"virtio_pci"});
   EXPECT_EQ(table.find_by_alias("acpi:LNXPWRBN:"), std::vector<std::string>{"button"});
   EXPECT_TRUE(table.find_by_alias("virtio:d00000099v00001AF4").empty());
 }
 
 TEST(DeviceEventTest, IsTakenApart) {
-  const auto event = parse_device_event(
-      "add@/devices/x\0ACTION=add\0SUBSYSTEM=input\0DEVNAME=input/event3\0MODALIAS=input:b0019\0"s);
+  const auto event =
+      parse_device_event("add@/devices/x\0ACTION=add\0SUBSYSTEM=input\0DEVNAME=input/event3\0MODALIAS=input:b0019\0"s);
   ASSERT_TRUE(event.has_value());
   EXPECT_EQ(event->action, "add");
   EXPECT_EQ(event->node, "/dev/input/event3");
@@ -332,8 +326,13 @@ constexpr MacAddress kMac = {0x52, 0x54, 0x00, 0x12, 0x34, 0x56};
 
 /// A server's answer with the given options behind the message type.
 std::string reply_packet(char type, const std::string& options) {
-  std::string packet = build_dhcp_request({.type = DhcpType::Discover, .transaction = 7, .mac = kMac, .hostname = "",
-                                           .requested = "", .server = "", .current = ""})
+  std::string packet = build_dhcp_request({.type = DhcpType::Discover,
+                                           .transaction = 7,
+                                           .mac = kMac,
+                                           .hostname = "",
+                                           .requested = "",
+                                           .server = "",
+                                           .current = ""})
                            .substr(0, 240);
   packet[0] = 2;
   packet.replace(16, 4, "\x0A\x00\x02\x0F"s);
@@ -341,8 +340,13 @@ std::string reply_packet(char type, const std::string& options) {
 }
 
 TEST(DhcpTest, BuildsADiscovery) {
-  const std::string packet = build_dhcp_request({.type = DhcpType::Discover, .transaction = 0x01020304, .mac = kMac,
-                                                 .hostname = "guest", .requested = "", .server = "", .current = ""});
+  const std::string packet = build_dhcp_request({.type = DhcpType::Discover,
+                                                 .transaction = 0x01020304,
+                                                 .mac = kMac,
+                                                 .hostname = "guest",
+                                                 .requested = "",
+                                                 .server = "",
+                                                 .current = ""});
   EXPECT_EQ(packet.size(), 300U);
   EXPECT_EQ(packet.substr(0, 12), "\x01\x01\x06\x00\x01\x02\x03\x04\x00\x00\x80\x00"s);
   EXPECT_EQ(packet.substr(28, 6), "\x52\x54\x00\x12\x34\x56"s);
@@ -351,8 +355,13 @@ TEST(DhcpTest, BuildsADiscovery) {
 }
 
 TEST(DhcpTest, RequestNamesAddressAndServer) {
-  const std::string packet = build_dhcp_request({.type = DhcpType::Request, .transaction = 1, .mac = kMac, .hostname = "",
-                                                 .requested = "10.0.2.15", .server = "10.0.2.2", .current = ""});
+  const std::string packet = build_dhcp_request({.type = DhcpType::Request,
+                                                 .transaction = 1,
+                                                 .mac = kMac,
+                                                 .hostname = "",
+                                                 .requested = "10.0.2.15",
+                                                 .server = "10.0.2.2",
+                                                 .current = ""});
   EXPECT_NE(packet.find("\x32\x04\x0A\x00\x02\x0F\x36\x04\x0A\x00\x02\x02"s), std::string::npos);
 }
 

@@ -148,8 +148,8 @@ void Init::load_seed() {
 
 void Init::start_services() {
   // In the foreground, messages to its log, keys only; -e hands our environment on to logins.
-  services_.emplace_back("dropbear", std::vector<std::string>{"dropbear", "-F", "-E", "-s", "-e", "-p",
-                                                              std::to_string(kSshPort), "-r", kHostKeyFile});
+  services_.emplace_back("dropbear", std::vector<std::string>{"dropbear", "-F", "-E", "-s", "-e", "-p", std::to_string(kSshPort),
+                                                              "-r", kHostKeyFile});
   if (command_line_.count("vmtest.shell") > 0 && command_line_["vmtest.shell"] != "0") {
     services_.emplace_back("shell", std::vector<std::string>{"/bin/sh", "-l"}, console_terminal());
   }

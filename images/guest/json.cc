@@ -52,8 +52,7 @@ class JsonReader {
     const auto line = std::count(before.begin(), before.end(), '\n') + 1;
     const std::size_t start = before.rfind('\n');
     const std::size_t column = position_ - (start == std::string_view::npos ? 0 : start + 1) + 1;
-    throw std::runtime_error("JSON line " + std::to_string(line) + " column " + std::to_string(column) + ": " +
-                             std::string(why));
+    throw std::runtime_error("JSON line " + std::to_string(line) + " column " + std::to_string(column) + ": " + std::string(why));
   }
 
   void skip_blanks() {
@@ -261,9 +260,7 @@ class JsonReader {
   std::size_t position_ = 0;
 };
 
-Json Json::parse(std::string_view text) {
-  return JsonReader(text).document();
-}
+Json Json::parse(std::string_view text) { return JsonReader(text).document(); }
 
 const Json* Json::find(std::string_view key) const {
   for (const auto& [name, value] : members_) {

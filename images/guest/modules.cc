@@ -16,9 +16,7 @@ namespace vmtest::guest {
 namespace {
 
 /// The bus of a modalias or of a pattern for some: ACPI's start with "acpi*:".
-std::string_view bus_of(std::string_view modalias) {
-  return modalias.substr(0, modalias.find_first_of(":*?["));
-}
+std::string_view bus_of(std::string_view modalias) { return modalias.substr(0, modalias.find_first_of(":*?[")); }
 
 /// Calls `visit` for each line without its end.
 template <typename Visit>

@@ -71,8 +71,7 @@ void switch_root(const std::string& new_root) {
     }
   }
   empty_folder("", old_root.st_dev);
-  if (chdir(new_root.c_str()) != 0 || mount(".", "/", nullptr, MS_MOVE, nullptr) != 0 || chroot(".") != 0 ||
-      chdir("/") != 0) {
+  if (chdir(new_root.c_str()) != 0 || mount(".", "/", nullptr, MS_MOVE, nullptr) != 0 || chroot(".") != 0 || chdir("/") != 0) {
     fail_errno("cannot switch to the root file system");
   }
 }

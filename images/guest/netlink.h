@@ -15,7 +15,8 @@ class Netlink {
   Netlink();
 
   void link_up(unsigned interface);
-  /// `address` with its prefix length, IPv4 or IPv6. An address that is there already is fine; `lifetime_seconds` 0 means for ever.
+  /// `address` with its prefix length, IPv4 or IPv6. An address that is there already is fine; `lifetime_seconds` 0 means for
+  /// ever.
   void add_address(unsigned interface, const std::string& address, std::uint32_t lifetime_seconds = 0);
   void remove_address(unsigned interface, const std::string& address);
   /// Route to a network ("0.0.0.0/0" is the default route) by a gateway, which may be outside the interface's own network.

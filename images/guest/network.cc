@@ -57,9 +57,7 @@ std::optional<Card> find_card(const std::string& mac) {
   return std::nullopt;
 }
 
-void sleep_for(milliseconds time) {
-  poll(nullptr, 0, static_cast<int>(time.count()));
-}
+void sleep_for(milliseconds time) { poll(nullptr, 0, static_cast<int>(time.count())); }
 
 Card wait_for_card(const SeedCard& wanted) {
   const auto end = Network::Clock::now() + kCardWait;

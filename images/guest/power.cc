@@ -104,9 +104,9 @@ bool PowerButton::pressed(int device) {
       continue;
     }
     if (size < 0 && errno == ENODEV) {
-      devices_.erase(std::remove_if(devices_.begin(), devices_.end(),
-                                    [device](const Descriptor& known) { return known.get() == device; }),
-                     devices_.end());
+      devices_.erase(
+          std::remove_if(devices_.begin(), devices_.end(), [device](const Descriptor& known) { return known.get() == device; }),
+          devices_.end());
     }
     return false;
   }

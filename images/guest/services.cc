@@ -63,8 +63,7 @@ pid_t spawn(const std::vector<std::string>& argv, const std::vector<std::string>
   posix_spawn_file_actions_addopen(&actions, 1, streams.output.c_str(), streams.output_flags, 0644);
   posix_spawn_file_actions_adddup2(&actions, 1, 2);
   pid_t pid = -1;
-  const int error = posix_spawnp(&pid, argv.front().c_str(), &actions, &attributes, arguments.data(),
-                                 variables.data());
+  const int error = posix_spawnp(&pid, argv.front().c_str(), &actions, &attributes, arguments.data(), variables.data());
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
   if (error != 0) {
@@ -112,8 +111,7 @@ int run_program(const std::vector<std::string>& argv, const std::string& output)
 }
 
 std::string describe_status(int status) {
-  return WIFSIGNALED(status) ? "signal " + std::to_string(WTERMSIG(status))
-                             : "exit code " + std::to_string(WEXITSTATUS(status));
+  return WIFSIGNALED(status) ? "signal " + std::to_string(WTERMSIG(status)) : "exit code " + std::to_string(WEXITSTATUS(status));
 }
 
 Service::Service(std::string name, std::vector<std::string> argv, std::string terminal)

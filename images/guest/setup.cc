@@ -73,13 +73,9 @@ void set_hostname(const std::string& hostname) {
              0644);
 }
 
-bool instance_is_known(const std::string& instance_id) {
-  return find_file(kInstanceFile) == instance_id;
-}
+bool instance_is_known(const std::string& instance_id) { return find_file(kInstanceFile) == instance_id; }
 
-void remember_instance(const std::string& instance_id) {
-  write_file(kInstanceFile, instance_id, 0644);
-}
+void remember_instance(const std::string& instance_id) { write_file(kInstanceFile, instance_id, 0644); }
 
 void apply_seed(const Seed& seed) {
   make_machine_id();

@@ -65,7 +65,9 @@ TEST_F(DebianTest, FilesGoBothWaysBySftp) {
 }
 
 TEST_F(DebianTest, ForwardsAPort) {
-  auto server = vm().spawn({"python3", "-c", "import socket\ns=socket.create_server(('127.0.0.1',4567))\nwhile 1:\n c,_=s.accept(); c.sendall(b'hi'); c.close()"});
+  auto server = vm().spawn(
+      {"python3", "-c",
+       "import socket\ns=socket.create_server(('127.0.0.1',4567))\nwhile 1:\n c,_=s.accept(); c.sendall(b'hi'); c.close()"});
   vm().wait_for_port(4567, 60s);
   const auto forward = vm().forward(4567);
   EXPECT_NE(forward->host_port(), 0);

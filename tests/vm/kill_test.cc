@@ -88,17 +88,17 @@ class KillTest : public ::testing::Test {
     options.environment = {{kVictim, phase_file_.string()}, {"VMTEST_HOME", home_.string()}};
     return ChildProcess::start(options);
   }
-  [[nodiscard]] std::string phase() const {
-    return std::filesystem::exists(phase_file_) ? read_file(phase_file_) : "start";
-  }
+  [[nodiscard]] std::string phase() const { return std::filesystem::exists(phase_file_) ? read_file(phase_file_) : "start"; }
   /// What is left of the victims, one thing a line.
   [[nodiscard]] std::string leftovers() const {
     std::string text;
     std::error_code ignored;
     for (const std::string& process : processes_of(home_)) text += "process " + process + "\n";
-    for (const auto& entry : std::filesystem::directory_iterator(home_ / "data" / "vms", ignored)) text += "folder " + entry.path().string() + "\n";
+    for (const auto& entry : std::filesystem::directory_iterator(home_ / "data" / "vms", ignored))
+      text += "folder " + entry.path().string() + "\n";
     const auto sockets = ledger_dir() / sha256(home_.lexically_normal().string()).substr(0, 8);
-    for (const auto& entry : std::filesystem::directory_iterator(sockets, ignored)) text += "sockets " + entry.path().string() + "\n";
+    for (const auto& entry : std::filesystem::directory_iterator(sockets, ignored))
+      text += "sockets " + entry.path().string() + "\n";
     for (const VmResources& vm : Ledger().admitted()) {
       if (vm.name.starts_with("victim-")) text += "lease " + vm.name + "\n";
     }

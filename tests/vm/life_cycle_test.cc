@@ -48,7 +48,9 @@ TEST_F(TinyLifeCycleTest, PausedGuestStandsStill) {
   vm().pause();
   EXPECT_EQ(vm().state(), VmState::Suspended);
   const std::string at_pause = counter->stdout_so_far();
-  EXPECT_THROW(vm().wait_until([&] { return counter->stdout_so_far().size() > at_pause.size() + 64; }, 1s, "a paused guest to count"), Timeout);
+  EXPECT_THROW(
+      vm().wait_until([&] { return counter->stdout_so_far().size() > at_pause.size() + 64; }, 1s, "a paused guest to count"),
+      Timeout);
   vm().resume();
   vm().wait_until([&] { return counter->stdout_so_far().size() > at_pause.size() + 2; }, 20s, "the counter to go on");
 }

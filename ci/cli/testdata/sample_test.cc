@@ -50,7 +50,8 @@ TEST(Bad, DiesInTheMiddleOfABoot) {
   const char* report = std::getenv("VMTEST_REPORT");
   const std::string folder = std::string(report) + ".evidence";
   ASSERT_EQ(::mkdir(folder.c_str(), 0700), 0);
-  std::ofstream(report) << R"({"test": "Bad.DiesInTheMiddleOfABoot", "vm": "bad-1", "evidence": ")" << folder << "\"}\n" << std::flush;
+  std::ofstream(report) << R"({"test": "Bad.DiesInTheMiddleOfABoot", "vm": "bad-1", "evidence": ")" << folder << "\"}\n"
+                        << std::flush;
   ::raise(SIGKILL);
 }
 TEST(Bad, Aborts) { std::abort(); }

@@ -6,6 +6,8 @@
 
 namespace vmtest {
 
+// A line per group of the matrix.
+// clang-format off
 /// One value per row of the capability matrix: what a hypervisor can be asked to do.
 enum class Capability {
   // life cycle
@@ -33,6 +35,7 @@ enum class Capability {
   // platform specific
   Rosetta, MacOsGuest, UefiBoot, Tpm, Watchdog, Graphics, Audio,
 };
+// clang-format on
 
 /// All of them, in the matrix's order.
 [[nodiscard]] std::span<const Capability> all_capabilities();

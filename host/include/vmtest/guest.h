@@ -46,8 +46,8 @@ struct GuestCommand {
   OutputCallback on_stderr = {};
 
   /// A shell line.
-  GuestCommand(const char* line) : argv{line} {}                        // NOLINT(google-explicit-constructor)
-  GuestCommand(std::string line) : argv{std::move(line)} {}             // NOLINT(google-explicit-constructor)
+  GuestCommand(const char* line) : argv{line} {}             // NOLINT(google-explicit-constructor)
+  GuestCommand(std::string line) : argv{std::move(line)} {}  // NOLINT(google-explicit-constructor)
   /// Program and arguments.
   GuestCommand(std::initializer_list<CommandWord> words) {
     for (const CommandWord& word : words) argv.push_back(word.text);
