@@ -211,8 +211,8 @@ std::string random_uuid() {
 std::string random_mac() {
   auto bytes = random_bytes<6>();
   bytes[0] = static_cast<unsigned char>((bytes[0] & 0xfe) | 0x02);
-  std::string text;
-  for (std::size_t i = 0; i < bytes.size(); ++i) text += (i == 0 ? "" : ":") + hex(&bytes[i], 1);
+  std::string text = hex(&bytes[0], 1);
+  for (std::size_t i = 1; i < bytes.size(); ++i) text.append(":").append(hex(&bytes[i], 1));
   return text;
 }
 

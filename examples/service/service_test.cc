@@ -11,6 +11,7 @@ class GreeterService : public vmtest::VmTest {
   vmtest::VmSpec spec() const override {
     return {
         .image = "debian-12",
+        .vcpus = 2,
         .memory_mib = 768,
         .user = "root",
         .files = {{"/usr/local/bin/greeter",

@@ -5,13 +5,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <random>
+#include <set>
 #include <string>
-#include <thread>
+#include <vector>
 
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
@@ -29,24 +31,33 @@ using namespace std::chrono_literals;
 /// Set in the process that is to be killed: it lives one VM's life over and over, noting each phase in a file.
 constexpr const char* kVictim = "VMTEST_KILL_VICTIM";
 
+/// The image of the victim's VM.
+constexpr const char* kVictimImage = "VMTEST_KILL_IMAGE";
+
 [[noreturn]] void be_the_victim(const std::filesystem::path& phase_file) {
-  const auto phase = [&](const char* name) { write_file(phase_file, name); };
+  const auto phase = [&](const char* name) {  // whole or not at all, for who reads it meanwhile
+    write_file(phase_file.string() + ".new", name);
+    std::filesystem::rename(phase_file.string() + ".new", phase_file);
+  };
   try {
-    for (;;) {
-      phase("boot");
-      VmSpec spec;
-      spec.name = "victim-" + std::to_string(::getpid());
-      {
-        Vm vm = Vm::boot(spec);
-        phase("ssh");
-        (void)vm.exec("dd if=/dev/zero bs=64k count=20 2>/dev/null");
-        phase("copy");
-        const TemporaryDirectory folder;
-        write_file(folder.path() / "big", std::string(4 << 20, 'x'));
-        vm.push(folder.path() / "big", "/tmp/big");
-        phase("tear-down");
-      }
+    phase("boot");
+    VmSpec spec;
+    spec.name = "victim-" + std::to_string(::getpid());
+    spec.image = std::string(std::getenv(kVictimImage));
+    spec.memory_mib = spec.image.label() == "tiny" ? 256 : 512;
+    spec.user = "root";
+    {
+      Vm vm = Vm::boot(spec);
+      phase("ssh");
+      for (int i = 0; i < 3; ++i) (void)vm.exec("dd if=/dev/zero bs=64k count=20 2>/dev/null");
+      phase("copy");
+      const TemporaryDirectory folder;
+      write_file(folder.path() / "big", std::string(4 << 20, 'x'));
+      for (int i = 0; i < 3; ++i) vm.push(folder.path() / "big", "/tmp/big");
+      phase("tear-down");
     }
+    phase("end");
+    for (;;) ::pause();
   } catch (const std::exception& error) {
     write_file(phase_file, std::string("error: ") + error.what());
   }
@@ -75,20 +86,55 @@ class KillTest : public ::testing::Test {
     } catch (const Unsupported& reason) {
       GTEST_SKIP() << reason.what();
     }
+    const char* given = std::getenv("VMTEST_KILL_SEED");
+    const unsigned seed = given != nullptr ? static_cast<unsigned>(std::atoi(given)) : std::random_device{}();
+    std::printf("seed %u (VMTEST_KILL_SEED repeats it)\n", seed);
+    random_.seed(seed);
     // A home of its own, so that what is left can be told from other tests' VMs. The images are the user's.
     std::filesystem::create_directories(home_ / "data");
     std::filesystem::create_directory_symlink(data_dir() / "images", home_ / "data" / "images");
   }
 
-  /// Starts a victim.
-  ChildProcess start() {
+  /// Starts a victim with a VM of that image.
+  ChildProcess start(const std::string& image) {
     std::filesystem::remove(phase_file_);
     ProcessOptions options;
     options.argv = {std::filesystem::read_symlink("/proc/self/exe").string()};
-    options.environment = {{kVictim, phase_file_.string()}, {"VMTEST_HOME", home_.string()}};
+    options.environment = {{kVictim, phase_file_.string()}, {kVictimImage, image}, {"VMTEST_HOME", home_.string()}};
     return ChildProcess::start(options);
   }
-  [[nodiscard]] std::string phase() const { return std::filesystem::exists(phase_file_) ? read_file(phase_file_) : "start"; }
+  /// What the victim is at. The parts of its boot are told by what its VM's folder holds.
+  [[nodiscard]] std::string phase(const ChildProcess& victim) const {
+    std::error_code ignored;
+    const std::string said = std::filesystem::exists(phase_file_) ? read_file(phase_file_) : "start";
+    if (said != "boot") return said;
+    const auto vm = home_ / "data" / "vms" / ("victim-" + std::to_string(victim.pid()));
+    const std::string console = read_file_tail(vm / "console.log", 4096);
+    if (!console.empty()) return "boot";
+    if (std::filesystem::exists(vm / "seed.iso", ignored)) return "spawn";
+    return std::filesystem::exists(vm, ignored) ? "clone" : "start";
+  }
+  /// Kills a victim when it has been in `phase` for up to `most`, and expects that nothing of it is left soon after.
+  void kill_in(const std::string& phase_wanted, std::chrono::milliseconds most, const std::string& image) {
+    ChildProcess victim = start(image);
+    const auto order = [](const std::string& name) {
+      const auto at = std::find(kPhases.begin(), kPhases.end(), name);
+      return at == kPhases.end() ? std::ptrdiff_t{-1} : at - kPhases.begin();
+    };
+    // A short phase may pass between two looks: what matters is that the moment is drawn around it.
+    const bool reached = testing::wait_until([&] { return order(phase(victim)) >= order(phase_wanted); }, Deadline::after(150s));
+    ASSERT_TRUE(reached) << "the victim did not come to " << phase_wanted << ": " << phase(victim);
+    const auto wait = std::chrono::microseconds(std::uniform_int_distribution<long>(0, most.count() * 1000)(random_));
+    ASSERT_FALSE(victim.wait(Deadline::after(std::chrono::duration_cast<std::chrono::milliseconds>(wait)))) << phase(victim);
+    const std::string at = phase(victim);
+    ::kill(victim.pid(), SIGKILL);
+    (void)victim.wait(Deadline::after(5s));
+    const bool clean = testing::wait_until([&] { return leftovers().empty(); }, Deadline::after(2s));
+    EXPECT_TRUE(clean) << "killed in phase " << at << ", left:\n" << leftovers();
+    std::printf("killed %lld ms after %s began, in phase %s\n", static_cast<long long>(wait.count() / 1000), phase_wanted.c_str(),
+                at.c_str());
+    killed_in_.insert(at);
+  }
   /// What is left of the victims, one thing a line.
   [[nodiscard]] std::string leftovers() const {
     std::string text;
@@ -105,33 +151,37 @@ class KillTest : public ::testing::Test {
     return text;
   }
 
+  /// What a victim goes through, in order.
+  inline static const std::vector<std::string> kPhases = {"start", "clone", "spawn", "boot", "ssh", "copy", "tear-down", "end"};
+
+  std::mt19937 random_;
+  std::set<std::string> killed_in_;
   TemporaryDirectory folder_;
   std::filesystem::path home_ = folder_.path() / "home";
   std::filesystem::path phase_file_ = folder_.path() / "phase";
 };
 
-/// Longest life of a victim before it is killed: a whole boot, commands, a copy and a tear-down, and a bit of the next.
-constexpr int kLongestLifeMs = 12000;
-
 TEST_F(KillTest, NothingOutlivesTheTestProcessAtTwentyMoments) {
-  const char* given = std::getenv("VMTEST_KILL_SEED");
-  const unsigned seed = given != nullptr ? static_cast<unsigned>(std::atoi(given)) : std::random_device{}();
-  std::printf("seed %u (VMTEST_KILL_SEED repeats it)\n", seed);
-  std::mt19937 random(seed);
-  for (int round = 0; round < 20; ++round) {
-    // Half of the moments lie in the first second, where a VM is put together, the others anywhere in its life.
-    const int most = round % 2 == 0 ? 400 : kLongestLifeMs;
-    const auto life = std::chrono::milliseconds(std::uniform_int_distribution<int>(0, most)(random));
-    ChildProcess victim = start();
-    const auto ended = victim.wait(Deadline::after(life));
-    const std::string at = phase();
-    ASSERT_FALSE(ended) << "the victim ended by itself: " << at;
-    ::kill(victim.pid(), SIGKILL);
-    (void)victim.wait(Deadline::after(5s));
-    const bool clean = testing::wait_until([&] { return leftovers().empty(); }, Deadline::after(2s));
-    EXPECT_TRUE(clean) << "killed after " << life.count() << " ms in phase " << at << ", left:\n" << leftovers();
-    std::printf("killed after %lld ms in phase %s\n", static_cast<long long>(life.count()), at.c_str());
+  for (int round = 0; round < 3; ++round) {
+    kill_in("start", 10ms, "tiny");
+    kill_in("clone", 40ms, "tiny");
+    kill_in("spawn", 60ms, "tiny");
+    kill_in("boot", 2500ms, "tiny");
+    kill_in("ssh", 400ms, "tiny");
+    kill_in("copy", 700ms, "tiny");
+    kill_in("tear-down", 40ms, "tiny");
   }
+  for (const char* phase : {"clone", "spawn", "boot", "ssh", "copy"}) EXPECT_TRUE(killed_in_.contains(phase)) << phase;
+}
+
+TEST_F(KillTest, NothingOutlivesTheTestProcessDuringSftp) {
+  try {
+    (void)ImageChoice("debian-12").resolve(Architecture::X86_64);
+  } catch (const Unsupported& reason) {
+    GTEST_SKIP() << reason.what();
+  }
+  kill_in("copy", 1500ms, "debian-12");
+  EXPECT_TRUE(killed_in_.contains("copy"));
 }
 
 }  // namespace

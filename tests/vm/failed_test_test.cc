@@ -1,0 +1,137 @@
+// What a failing, a hanging and a passing test leave behind, each run as a process of its own.
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <future>
+#include <string>
+#include <vector>
+
+#include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/host/process.h"
+#include "vmtest/host/text.h"
+#include "vmtest/vm_test.h"
+
+namespace vmtest {
+namespace {
+
+using namespace std::chrono_literals;
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+/// The tests that are run by the others.
+class Sample : public VmTest {
+ protected:
+  [[nodiscard]] VmSpec spec() const override { return {.name = "sample-" + std::to_string(::getpid())}; }
+};
+
+TEST_F(Sample, DISABLED_Fails) {
+  vm().run("echo said by the guest > /dev/console; echo kept > /root/file");
+  FAIL() << "as it should";
+}
+
+TEST_F(Sample, DISABLED_Passes) { vm().run("true"); }
+
+TEST_F(Sample, DISABLED_NeverEnds) { std::promise<void>().get_future().wait(); }
+
+class FailedTestTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    try {
+      (void)ImageChoice("tiny").resolve(Architecture::X86_64);
+    } catch (const Unsupported& reason) {
+      GTEST_SKIP() << reason.what();
+    }
+    // A home of its own, so that what is left can be told from other tests'. The images are the user's.
+    std::filesystem::create_directories(home_ / "data");
+    std::filesystem::create_directory_symlink(data_dir() / "images", home_ / "data" / "images");
+  }
+
+  void TearDown() override {
+    // A kept VM must not outlive a test that failed.
+    std::error_code ignored;
+    for (const auto& vm : std::filesystem::directory_iterator(home_ / "data" / "vms", ignored)) {
+      (void)vmtest({"stop", "--force", vm.path().filename().string()});
+    }
+  }
+
+  /// Runs a sample test in a process of its own.
+  ToolResult run(const std::string& test, std::map<std::string, std::string> environment = {}) {
+    environment["VMTEST_HOME"] = home_.string();
+    return exec_tool({std::filesystem::read_symlink("/proc/self/exe").string(), "--gtest_also_run_disabled_tests",
+                      "--gtest_filter=Sample.DISABLED_" + test},
+                     Deadline::after(150s), environment);
+  }
+  /// Runs `vmtest` on the same home.
+  ToolResult vmtest(const std::vector<std::string>& arguments) {
+    std::vector<std::string> argv = {VMTEST_CLI};
+    argv.insert(argv.end(), arguments.begin(), arguments.end());
+    return exec_tool(argv, Deadline::after(90s), {{"VMTEST_HOME", home_.string()}});
+  }
+  /// Files below the home's evidence folder with that name.
+  [[nodiscard]] std::vector<std::filesystem::path> evidence(const std::string& file) const {
+    std::vector<std::filesystem::path> found;
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(home_ / "state" / "evidence", ignored)) {
+      if (entry.path().filename() == file) found.push_back(entry.path());
+    }
+    return found;
+  }
+  [[nodiscard]] bool has_vms() const {
+    return std::filesystem::exists(home_ / "data" / "vms") && !std::filesystem::is_empty(home_ / "data" / "vms");
+  }
+
+  TemporaryDirectory folder_;
+  std::filesystem::path home_ = folder_.path() / "home";
+};
+
+TEST_F(FailedTestTest, FailureLeavesEvidenceAndSaysWhere) {
+  const ToolResult result = run("Fails");
+  EXPECT_EQ(result.status.code, 1) << result.out << result.err;
+  const auto consoles = evidence("console.log");
+  ASSERT_EQ(consoles.size(), 1U) << result.out;
+  EXPECT_TRUE(contains(result.out, consoles.front().parent_path().string())) << result.out;
+  EXPECT_TRUE(contains(read_file(consoles.front()), "said by the guest"));
+  EXPECT_TRUE(contains(read_file(evidence("spec.json").at(0)), "tiny"));
+  EXPECT_TRUE(contains(read_file(evidence("timeline.txt").at(0)), "echo said by the guest"));
+  EXPECT_EQ(evidence("ssh.log").size(), 1U);
+  EXPECT_EQ(evidence("id_ed25519").size(), 0U);
+  EXPECT_FALSE(has_vms());
+}
+
+TEST_F(FailedTestTest, PassingTestLeavesNothing) {
+  const ToolResult result = run("Passes");
+  EXPECT_EQ(result.status.code, 0) << result.out << result.err;
+  EXPECT_TRUE(evidence("console.log").empty());
+  EXPECT_FALSE(has_vms());
+}
+
+TEST_F(FailedTestTest, HangingTestIsEndedWithEvidence) {
+  const ToolResult result = run("NeverEnds", {{"VMTEST_TEST_TIMEOUT", "25"}});
+  EXPECT_EQ(result.status.code, 124) << result.out << result.err;
+  EXPECT_TRUE(contains(result.out, "took longer than 25.0 s")) << result.out;
+  EXPECT_EQ(evidence("console.log").size(), 1U) << result.out;
+  EXPECT_FALSE(has_vms());
+}
+
+TEST_F(FailedTestTest, KeptVmCanBeEnteredAndStopped) {
+  const ToolResult result = run("Fails", {{"VMTEST_KEEP", "1"}});
+  EXPECT_EQ(result.status.code, 1) << result.out << result.err;
+  const std::size_t at = result.out.find("vmtest ssh ");
+  ASSERT_NE(at, std::string::npos) << result.out;
+  const std::string name = result.out.substr(at + 11, result.out.find('\n', at) - at - 11);
+  EXPECT_TRUE(contains(vmtest({"ps"}).out, name));
+  const ToolResult answer = vmtest({"ssh", name, "--", "cat", "/root/file"});
+  EXPECT_EQ(answer.out, "kept\n") << answer.err;
+  EXPECT_EQ(vmtest({"ssh", name, "--", "exit 7"}).status.code, 7);
+  EXPECT_EQ(vmtest({"stop", name}).status.code, 0);
+  EXPECT_FALSE(has_vms());
+  EXPECT_EQ(vmtest({"stop", name}).status.code, 3);
+}
+
+}  // namespace
+}  // namespace vmtest
