@@ -43,7 +43,7 @@ TEST_F(BootFailureTest, WrongHostKeyIsRefused) {
   const std::string text = failure(with_setup({
       "rm /etc/dropbear/dropbear_ed25519_host_key; dropbearkey -t ed25519 -f /etc/dropbear/dropbear_ed25519_host_key",
       // Comes back with the new key by itself.
-      "killall dropbear; until nc -z 127.0.0.1 22; do sleep 0.1; done",
+      "killall dropbear; until grep -q ':0016 00000000:0000 0A' /proc/net/tcp; do sleep 0.1; done",
   }));
   EXPECT_TRUE(contains(text, "there is no SSH session")) << text;
   EXPECT_TRUE(contains(text, "host key")) << text;
@@ -53,9 +53,9 @@ TEST_F(BootFailureTest, WrongHostKeyIsRefused) {
 TEST_F(BootFailureTest, ConsoleTextReachesErrorsHarmless) {
   const std::string text = failure(with_setup({
       R"(printf '\033[2J\033]0;owned\007\n::error::injected\n##vso[task.complete result=Failed]\n' > /dev/console)",
-      "echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger",
+      "false",
   }));
-  EXPECT_TRUE(contains(text, "kernel panic")) << text;
+  EXPECT_TRUE(contains(text, "failed guest set-up")) << text;
   EXPECT_TRUE(contains(text, "injected")) << text;
   EXPECT_EQ(text.find('\x1b'), std::string::npos) << text;
   EXPECT_EQ(text.find('\a'), std::string::npos) << text;
@@ -131,10 +131,21 @@ std::string tar_of(const std::string& name, const std::string& content) {
   return header + body + std::string(1024, '\0');
 }
 
-TEST_F(HostileGuestTest, PulledFolderCannotLeaveItsTarget) {
-  write_file(folder_.path() / "evil.tar", tar_of("../../x", "gotcha"));
-  vm().push(folder_.path() / "evil.tar", "/evil.tar");
-  vm().run("rm -f /bin/tar /usr/bin/tar; printf '#!/bin/sh\\nexec cat /evil.tar\\n' > /bin/tar; chmod 755 /bin/tar");
+/// A guest whose login shell answers for tar.
+class HostileArchiveTest : public VmTest {
+ protected:
+  [[nodiscard]] VmSpec spec() const override {
+    VmSpec spec;
+    spec.files = {{"/evil.tar", tar_of("../../x", "gotcha")},
+                  {"/evil", "#!/bin/sh\ncase \"$*\" in *'tar -cf'*) exec cat /evil.tar ;; esac\nexec /bin/sh \"$@\"\n", 0755}};
+    spec.setup_commands = {"echo /evil >> /etc/shells; sed -i 's|^root:\\(.*\\):/bin/sh|root:\\1:/evil|' /etc/passwd",
+                           "grep -q evil /etc/passwd"};
+    return spec;
+  }
+  TemporaryDirectory folder_;
+};
+
+TEST_F(HostileArchiveTest, PulledFolderCannotLeaveItsTarget) {
   const auto target = folder_.path() / "deep" / "er" / "target";
   std::filesystem::create_directories(target.parent_path());
   try {

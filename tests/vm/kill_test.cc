@@ -9,7 +9,6 @@
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <random>
 #include <set>
 #include <string>
@@ -71,8 +70,11 @@ std::vector<std::string> processes_of(const std::filesystem::path& home) {
   for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
     const std::string pid = entry.path().filename().string();
     if (pid.find_first_not_of("0123456789") != std::string::npos || pid == std::to_string(::getpid())) continue;
-    std::ifstream file(entry.path() / "cmdline", std::ios::binary);
-    const std::string line{std::istreambuf_iterator<char>(file), {}};
+    std::string line;
+    try {
+      line = read_file(entry.path() / "cmdline");
+    } catch (const std::exception&) {  // it ended meanwhile
+    }
     if (line.find(home.string()) != std::string::npos) found.push_back(pid + " " + line.substr(0, line.find('\0')));
   }
   return found;
