@@ -216,6 +216,14 @@ std::string random_mac() {
   return text;
 }
 
+std::string base64(std::string_view data) {
+  std::string text(4 * ((data.size() + 2) / 3) + 1, '\0');  // OpenSSL ends it with a NUL
+  const int size = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(text.data()),
+                                   reinterpret_cast<const unsigned char*>(data.data()), static_cast<int>(data.size()));
+  text.resize(static_cast<std::size_t>(size));
+  return text;
+}
+
 std::string sha256(std::string_view data) {
   Sha256 digest;
   digest.add(data.data(), data.size());

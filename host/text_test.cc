@@ -195,6 +195,14 @@ TEST(Sha256Test, OfAFileIsThatOfItsContent) {
   EXPECT_EQ(sha256_file(folder.path() / "file"), sha256(content));
 }
 
+TEST(Base64Test, KnownVectors) {
+  EXPECT_EQ(base64(""), "");
+  EXPECT_EQ(base64("f"), "Zg==");
+  EXPECT_EQ(base64("fo"), "Zm8=");
+  EXPECT_EQ(base64("foo"), "Zm9v");
+  EXPECT_EQ(base64(std::string_view("\0\xff", 2)), "AP8=");
+}
+
 TEST(IpAddressTest, AcceptsBothFamilies) {
   EXPECT_TRUE(is_ip_address("10.0.2.15"));
   EXPECT_TRUE(is_ip_address("::1"));

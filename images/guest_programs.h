@@ -4,9 +4,7 @@
 
 namespace vmtest {
 
-/// The folder with the static programs that go into guests: the folder of the program named by
-/// `VMTEST_GUEST_INIT`, else beside this program, else the
-/// installed libexec folder, else the build tree. Throws Error naming the places looked at.
+/// The folder of find_guest_agent(), for recipes.
 [[nodiscard]] std::filesystem::path find_guest_programs();
 
 }  // namespace vmtest

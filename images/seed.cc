@@ -150,23 +150,6 @@ void validate_variable(const std::string& name, const std::string& value) {
   }
 }
 
-std::string base64(std::string_view data) {
-  static constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string result;
-  result.reserve((data.size() + 2) / 3 * 4);
-  for (std::size_t i = 0; i < data.size(); i += 3) {
-    std::uint32_t group = 0;
-    const std::size_t bytes = std::min<std::size_t>(3, data.size() - i);
-    for (std::size_t k = 0; k < 3; ++k) {
-      group = group << 8 | (k < bytes ? static_cast<unsigned char>(data[i + k]) : 0U);
-    }
-    for (std::size_t k = 0; k < 4; ++k) {
-      result += k <= bytes ? kDigits[group >> (18 - 6 * k) & 63] : '=';
-    }
-  }
-  return result;
-}
-
 /// One word for a POSIX shell, whatever it holds.
 std::string shell_word(std::string_view text) {
   std::string result = "'";

@@ -106,11 +106,19 @@ void Init::bring_up() {
   coldplug(modules_);
   modules_.load("evdev");
   power_button_.add_all();
+  if (agent_.open_port(kAgentPort)) {
+    timeline_.mark("agent");
+  }
   timeline_.mark("drivers");
   try {
     load_seed();
     timeline_.mark("seed read");
-    set_hostname(seed_.hostname);
+    if (!instance_is_known(seed_.instance_id)) {
+      set_hostname(seed_.hostname);
+    } else {
+      // A fork was given another name since.
+      set_hostname(std::string(trim(find_file("/etc/hostname").value_or(seed_.hostname))));
+    }
     if (!instance_is_known(seed_.instance_id)) {
       apply_seed(seed_);
     } else {
@@ -211,7 +219,9 @@ void Init::announce(Announcement announcement) {
 }
 
 void Init::wait_and_dispatch() {
-  std::vector<pollfd> waits = {{signals_.get(), POLLIN, 0}, {devices_.descriptor(), POLLIN, 0}};
+  // Without an agent its descriptor is -1, which poll() passes over.
+  std::vector<pollfd> waits = {{signals_.get(), POLLIN, 0}, {devices_.descriptor(), POLLIN, 0}, {agent_.descriptor(), POLLIN, 0}};
+  const std::size_t buttons = waits.size();
   for (const Descriptor& device : power_button_.devices()) {
     waits.push_back({device.get(), POLLIN, 0});
   }
@@ -221,7 +231,10 @@ void Init::wait_and_dispatch() {
   if (waits[1].revents != 0) {
     read_device_events();
   }
-  for (std::size_t index = 2; index < waits.size(); ++index) {
+  if (waits[2].revents != 0) {
+    agent_.handle();
+  }
+  for (std::size_t index = buttons; index < waits.size(); ++index) {
     if (waits[index].revents != 0 && power_button_.pressed(waits[index].fd)) {
       go_down(PowerAction::PowerOff);
     }

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "guest/agent.h"
 #include "guest/console.h"
 #include "guest/devices.h"
 #include "guest/modules.h"
@@ -61,6 +62,7 @@ class Init {
   DeviceListener devices_;
   Descriptor signals_;
   PowerButton power_button_;
+  Agent agent_;
   Seed seed_;
   std::optional<Network> network_;
   std::vector<Service> services_;

@@ -1,5 +1,7 @@
-// PID 1 of the `tiny` image: from the initramfs to the root file system, then guest/init.h.
+// PID 1 of the `tiny` image: from the initramfs to the root file system, then guest/init.h. With the argument "agent" the guest
+// agent of any other Linux.
 
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,6 +12,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "guest/agent.h"
 #include "guest/console.h"
 #include "guest/devices.h"
 #include "guest/files.h"
@@ -27,6 +30,8 @@ constexpr const char* kDefaultRoot = "LABEL=vmtest-root";
 constexpr const char* kEarlyModules = "/lib/modules/early";
 constexpr const char* kNewRoot = "/new_root";
 constexpr std::chrono::seconds kRootWait{5};
+/// The port's driver may be a module that is still being loaded.
+constexpr std::chrono::seconds kPortWait{30};
 constexpr useconds_t kRootPollMicroseconds = 20000;
 
 std::optional<std::string> find_root(const std::string& name) {
@@ -63,13 +68,39 @@ void enter_root(const std::map<std::string, std::string>& command_line, Timeline
   timeline.mark("root file system");
 }
 
+/// Answers the host for ever.
+int be_the_agent() {
+  Agent agent;
+  try {
+    const auto end = std::chrono::steady_clock::now() + kPortWait;
+    while (!agent.open_port(kAgentPort)) {
+      if (std::chrono::steady_clock::now() > end) {
+        throw std::runtime_error(std::string("the machine has no port ") + kAgentPort);
+      }
+      usleep(kRootPollMicroseconds);
+    }
+  } catch (const std::exception& error) {
+    report_error("agent", error.what());
+    return 1;
+  }
+  while (true) {
+    pollfd ready{agent.descriptor(), POLLIN, 0};
+    poll(&ready, 1, -1);
+    agent.handle();
+  }
+}
+
 }  // namespace
 }  // namespace vmtest::guest
 
-int main() {
+int main(int argc, char** argv) {
   using namespace vmtest::guest;  // NOLINT(google-build-using-namespace)
+  if (argc == 2 && std::string_view(argv[1]) == "agent") {
+    return be_the_agent();
+  }
   if (getpid() != 1) {
-    constexpr std::string_view kUsage = "This is the first process of a vmtest guest; the kernel starts it.\n";
+    constexpr std::string_view kUsage =
+        "This is the first process of a vmtest guest; the kernel starts it. As the agent of another guest: guest-init agent\n";
     (void)!write(STDERR_FILENO, kUsage.data(), kUsage.size());
     return 2;
   }

@@ -21,6 +21,8 @@ void require_name(std::string_view name, std::string_view what);
 [[nodiscard]] std::string random_hex(std::size_t digits = 32);
 /// A random UUID, version 4.
 [[nodiscard]] std::string random_uuid();
+/// Base64 of any bytes (RFC 4648), on one line.
+[[nodiscard]] std::string base64(std::string_view data);
 /// A random locally administered unicast MAC address.
 [[nodiscard]] std::string random_mac();
 /// Lower-case hex SHA-256.

@@ -1,0 +1,191 @@
+#include "guest/agent.h"
+
+#include <fcntl.h>
+#include <linux/random.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <vector>
+
+#include "guest/console.h"
+#include "guest/json.h"
+#include "guest/network.h"
+
+namespace vmtest::guest {
+namespace {
+
+constexpr const char* kPorts = "/sys/class/virtio-ports";
+constexpr std::size_t kLongestLine = 1 << 20;
+constexpr long long kNanosecondsPerSecond = 1000000000;
+constexpr const char* kMachineIdFile = "/etc/machine-id";
+
+std::string quote(std::string_view text) {
+  std::string quoted = "\"";
+  for (const char c : one_line(text)) {
+    if (c == '"' || c == '\\') {
+      quoted += '\\';
+    }
+    quoted += c;
+  }
+  return quoted + "\"";
+}
+
+std::string text_member(const Json& request, const char* name) {
+  const Json* member = request.find(name);
+  return member == nullptr ? std::string() : member->string(name);
+}
+
+/// Credits the bytes and has the kernel make its generator's key anew from them, at once.
+void reseed(const std::string& entropy) {
+  const Descriptor device(open("/dev/urandom", O_RDWR | O_CLOEXEC));
+  if (!device) {
+    fail_errno("cannot open /dev/urandom");
+  }
+  std::vector<char> buffer(sizeof(rand_pool_info) + entropy.size());
+  auto* pool = reinterpret_cast<rand_pool_info*>(buffer.data());
+  pool->entropy_count = static_cast<int>(entropy.size() * 8);
+  pool->buf_size = static_cast<int>(entropy.size());
+  std::memcpy(buffer.data() + sizeof(rand_pool_info), entropy.data(), entropy.size());
+  if (ioctl(device.get(), RNDADDENTROPY, pool) != 0) {
+    fail_errno("cannot add entropy");
+  }
+  if (ioctl(device.get(), RNDRESEEDCRNG) != 0) {
+    fail_errno("cannot reseed the random numbers");
+  }
+}
+
+void set_clock(long long time_ns) {
+  const timespec now{static_cast<time_t>(time_ns / kNanosecondsPerSecond), static_cast<long>(time_ns % kNanosecondsPerSecond)};
+  if (clock_settime(CLOCK_REALTIME, &now) != 0) {
+    fail_errno("cannot set the clock");
+  }
+}
+
+Refresh parse_refresh(const Json& request) {
+  Refresh refresh;
+  if (const std::string time = text_member(request, "time_ns"); !time.empty()) {
+    refresh.time_ns = std::strtoll(time.c_str(), nullptr, 10);
+  }
+  const std::optional<std::string> entropy = decode_base64(text_member(request, "entropy"));
+  if (!entropy || entropy->empty()) {
+    throw std::runtime_error("entropy: must be Base64 of some bytes");
+  }
+  refresh.entropy = *entropy;
+  refresh.hostname = text_member(request, "hostname");
+  refresh.machine_id = text_member(request, "machine_id");
+  return refresh;
+}
+
+void rename_host(const std::string& hostname) {
+  if (sethostname(hostname.c_str(), hostname.size()) != 0) {
+    fail_errno("cannot set the host name " + hostname);
+  }
+  write_file("/etc/hostname", hostname + "\n", 0644);
+  write_file("/etc/hosts", rename_in_hosts(find_file("/etc/hosts").value_or(""), hostname), 0644);
+}
+
+}  // namespace
+
+std::string rename_in_hosts(std::string_view hosts, const std::string& hostname) {
+  const std::string short_name = hostname.substr(0, hostname.find('.'));
+  const std::string own = "127.0.1.1\t" + hostname + (short_name == hostname ? "" : " " + short_name) + "\n";
+  std::string text;
+  bool named = false;
+  for (const std::string_view line : split(hosts, "\n")) {
+    const std::vector<std::string_view> words = split(line, " \t");
+    const bool is_own = !words.empty() && words.front() == "127.0.1.1";
+    if (!is_own) {
+      text += std::string(line) + "\n";
+    } else if (!named) {
+      text += own;
+      named = true;
+    }
+  }
+  return named ? text : text + own;
+}
+
+void apply_refresh(const Refresh& refresh) {
+  reseed(refresh.entropy);
+  if (refresh.time_ns) {
+    set_clock(*refresh.time_ns);
+  }
+  if (!refresh.hostname.empty()) {
+    rename_host(refresh.hostname);
+  }
+  if (!refresh.machine_id.empty()) {
+    write_file(kMachineIdFile, refresh.machine_id + "\n", 0444);
+  }
+}
+
+bool Agent::open_port(std::string_view name) {
+  for (const std::string& port : list_folder(kPorts)) {
+    if (trim(find_file(std::string(kPorts) + "/" + port + "/name").value_or("")) != name) {
+      continue;
+    }
+    port_ = Descriptor(open(("/dev/" + port).c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC));
+    events_ = Descriptor(epoll_create1(EPOLL_CLOEXEC));
+    epoll_event wanted{};
+    wanted.events = EPOLLIN | EPOLLET;
+    if (!port_ || !events_ || epoll_ctl(events_.get(), EPOLL_CTL_ADD, port_.get(), &wanted) != 0) {
+      fail_errno("cannot open the agent's port " + port);
+    }
+    return true;
+  }
+  return false;
+}
+
+void Agent::handle() {
+  epoll_event event{};
+  while (epoll_wait(events_.get(), &event, 1, 0) > 0) {
+  }
+  char data[4096];
+  ssize_t count = 0;
+  // A port nobody listens to reads as ended; what arrives later wakes us again.
+  while ((count = read(port_.get(), data, sizeof data)) > 0) {
+    buffer_.append(data, static_cast<std::size_t>(count));
+    if (buffer_.size() > kLongestLine) {
+      buffer_.clear();
+    }
+  }
+  for (std::size_t end = 0; (end = buffer_.find('\n')) != std::string::npos;) {
+    std::string reply = answer(std::string_view(buffer_).substr(0, end)) + "\n";
+    buffer_.erase(0, end + 1);
+    std::string_view left = reply;
+    while (!left.empty()) {
+      const ssize_t written = write(port_.get(), left.data(), left.size());
+      if (written <= 0) {
+        break;  // the host went away, or does not read: it gets no reply then
+      }
+      left.remove_prefix(static_cast<std::size_t>(written));
+    }
+  }
+}
+
+std::string Agent::answer(std::string_view line) {
+  std::string id = "0";
+  try {
+    const Json request = Json::parse(line);
+    id = text_member(request, "id");
+    const std::string operation = text_member(request, "op");
+    if (operation == "refresh") {
+      apply_refresh(parse_refresh(request));
+      // The same words as after a boot, once the host can hear them in the right order: after what it asked for was done.
+      write_console("\nVMRS_READY " + announced_address() + "\n");
+    } else if (operation == "sync") {
+      sync();
+    } else if (operation != "ping") {
+      throw std::runtime_error("unknown operation " + operation);
+    }
+    return "{\"id\":" + quote(id) + ",\"ok\":true}";
+  } catch (const std::exception& error) {
+    return "{\"id\":" + quote(id) + ",\"ok\":false,\"error\":" + quote(error.what()) + "}";
+  }
+}
+
+}  // namespace vmtest::guest

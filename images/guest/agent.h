@@ -1,0 +1,56 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "guest/files.h"
+
+namespace vmtest::guest {
+
+/// The name of the port the host talks through.
+inline constexpr const char* kAgentPort = "org.vmtest.agent";
+
+/// What makes a fork of a guest another machine than its sibling. A plain value.
+struct Refresh {
+  /// Host's time in nanoseconds since the epoch, empty: the clock stays.
+  std::optional<long long> time_ns;
+  /// Fresh random bytes.
+  std::string entropy;
+  /// Empty: stays.
+  std::string hostname;
+  /// 32 hexadecimal digits; empty: stays.
+  std::string machine_id;
+};
+
+/// Answers the host over a byte stream, one JSON object a line each way: requests {"op": NAME, "id": N, ...}, replies
+/// {"id": N, "ok": true, ...} or {"id": N, "ok": false, "error": TEXT}. docs/agent.md has the operations.
+///
+/// Made for the port of a virtio-serial device, which has no end of file: when nobody listens on the host's side it only
+/// stands still. The descriptor is to be waited for with EPOLLET, since a port without a listener is always "hung up".
+class Agent {
+ public:
+  /// Opens the port of that name ("org.vmtest.agent"); false when the machine has none (yet).
+  bool open_port(std::string_view name);
+  /// Readable (EPOLLIN) when handle() has something to do; -1 without a port.
+  [[nodiscard]] int descriptor() const { return events_.get(); }
+  /// Answers what has arrived.
+  void handle();
+
+  /// The reply to one line, without its line end. For tests.
+  [[nodiscard]] static std::string answer(std::string_view line);
+
+ private:
+  Descriptor port_;
+  Descriptor events_;
+  std::string buffer_;
+};
+
+/// Applies a refresh. The random numbers come first: whoever connects afterwards must not meet the template's. Throws
+/// std::runtime_error that names the step.
+void apply_refresh(const Refresh& refresh);
+
+/// `hosts` (the text of /etc/hosts) with `hostname` as the machine's own name on the 127.0.1.1 line.
+[[nodiscard]] std::string rename_in_hosts(std::string_view hosts, const std::string& hostname);
+
+}  // namespace vmtest::guest
