@@ -48,6 +48,8 @@ class CommandLine {
     for (std::size_t i = 0; i < machine_.nics.size(); ++i) add_nic(machine_.nics[i], i);
     add_other_devices();
     if (!machine_.allow_reboot) add({"-no-reboot"});
+    // What comes in is said by QMP.
+    if (!machine_.restore_from.empty()) add({"-incoming", "defer"});
     arguments_.insert(arguments_.end(), machine_.extra_arguments.begin(), machine_.extra_arguments.end());
     return std::move(arguments_);
   }
@@ -66,7 +68,14 @@ class CommandLine {
     const std::string fallback = kvm ? "host" : "max";
     add({"-machine", board, "-cpu", machine_.cpu_model.empty() ? fallback : machine_.cpu_model});
     add({"-smp", std::to_string(machine_.vcpus), "-m", std::to_string(machine_.memory_mib)});
-    add({"-object", "memory-backend-ram,id=ram0,size=" + std::to_string(machine_.memory_mib) + "M"});
+    const std::string size = ",id=ram0,size=" + std::to_string(machine_.memory_mib) + "M";
+    if (machine_.memory_file) {
+      const bool shared = machine_.memory_file->mapping == MemoryFile::Mapping::Shared;
+      add({"-object", "memory-backend-file" + size + ",mem-path=" + qemu_escape(machine_.memory_file->path.string()) +
+                          ",share=" + (shared ? "on" : "off")});
+    } else {
+      add({"-object", "memory-backend-ram" + size});
+    }
   }
 
   void add_boot() {
@@ -145,6 +154,11 @@ class CommandLine {
   }
 
   void add_other_devices() {
+    if (machine_.agent_channel) {
+      add({"-device", "virtio-serial-pci,id=serial0,max_ports=2", "-chardev",
+           "socket,id=agent,path=" + socket(kAgentSocket) + ",server=on,wait=off", "-device",
+           "virtserialport,bus=serial0.0,id=agent0,chardev=agent,name=org.vmtest.agent"});
+    }
     if (machine_.random_number_generator) add({"-device", "virtio-rng-pci,id=rng0"});
     if (machine_.memory_balloon) add({"-device", "virtio-balloon-pci,id=balloon0"});
     // Tells a guest that it was forked, so that its kernel reseeds its random numbers.

@@ -125,6 +125,7 @@ void QemuDriver::Machine::launch(const MachineConfig& config) {
   }
   try {
     const std::shared_ptr<QmpClient> connected = connect_started();
+    if (!config.restore_from.empty()) restore(*connected, config.restore_from);
     const std::string run_state = connected->execute("query-status", Deadline::after(kQmpTime)).at("status");
     if (state_of_run_state(run_state) != VmState::Running) throw Error("QEMU started, but its guest is " + run_state);
     const std::lock_guard lock(mutex_);

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <filesystem>
 #include <initializer_list>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -48,6 +49,12 @@ class QemuDriver::Machine {
   void require_state(VmState now, std::initializer_list<VmState> allowed, const char* wanted) const;
   /// Starts QEMU and returns when it answers. Throws Error with QEMU's own words when it does not; it is not running then.
   void launch(const MachineConfig& config);
+  /// Has disks continue in overlays and writes memory and device state; the guest goes on afterwards if it ran before.
+  /// Returns how long it stood still.
+  std::chrono::microseconds checkpoint(const std::filesystem::path& state_file,
+                                       const std::map<std::string, std::filesystem::path>& overlays, const Deadline& deadline);
+  /// Stops the guest, writes its device state to `state_file` and ends QEMU; memory that is shared with a file is left out.
+  void freeze(const std::filesystem::path& state_file, const Deadline& deadline);
   /// Runs a QMP command, for as long as a living QEMU may take or until `deadline`.
   nlohmann::json execute(const std::string& command);
   nlohmann::json execute(const std::string& command, const Deadline& deadline);
@@ -58,6 +65,8 @@ class QemuDriver::Machine {
 
  private:
   void forget_asked();
+  /// Gives a QEMU that waits for it the device state, and lets the guest go on.
+  static void restore(QmpClient& qemu, const std::filesystem::path& state_file);
   std::shared_ptr<QmpClient> qmp(const Deadline& deadline);
   std::shared_ptr<QmpClient> connect_started();
   void drop_qmp();

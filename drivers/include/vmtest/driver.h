@@ -10,6 +10,7 @@
 
 #include "vmtest/capability.h"
 #include "vmtest/machine_config.h"
+#include "vmtest/template_facet.h"
 #include "vmtest/vm_handle.h"
 
 namespace vmtest {
@@ -79,6 +80,9 @@ class Driver {
 
   /// Waits up to `timeout` for the hypervisor's end and returns how it ended; empty while it runs.
   [[nodiscard]] virtual std::optional<VmExit> wait_exit(const VmHandle& vm, std::chrono::milliseconds timeout) = 0;
+
+  /// Freezing and forking VMs; null when this driver does not. Owned by the driver.
+  [[nodiscard]] virtual TemplateFacet* templates() { return nullptr; }
 };
 
 }  // namespace vmtest

@@ -58,6 +58,18 @@ struct UefiFirmware {
   std::filesystem::path variables;
 };
 
+/// The guest's memory in a file of the host instead of the hypervisor's own.
+struct MemoryFile {
+  enum class Mapping {
+    /// The file is the memory: what the guest writes is in it. Made when it is not there.
+    Shared,
+    /// The file's pages are the memory until the guest writes to them; its own copies are the hypervisor's.
+    Private,
+  };
+  std::filesystem::path path;
+  Mapping mapping = Mapping::Shared;
+};
+
 /// Everything a driver must know to start a VM: paths and numbers only. The hypervisor's command line or request body is a
 /// pure function of this (see qemu_command_line).
 struct MachineConfig {
@@ -81,6 +93,13 @@ struct MachineConfig {
   /// In the order the guest finds them.
   std::vector<DiskConfig> disks = {};
   std::vector<NicConfig> nics = {};
+
+  /// None: memory of the hypervisor's own.
+  std::optional<MemoryFile> memory_file = {};
+  /// Device state to continue from, as TemplateFacet::save wrote it of the same machine. Empty: the guest boots.
+  std::filesystem::path restore_from = {};
+  /// A byte stream between host and guest for the guest agent, see TemplateFacet::connect_agent.
+  bool agent_channel = false;
 
   bool random_number_generator = true;
   bool memory_balloon = false;

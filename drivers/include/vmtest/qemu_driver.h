@@ -15,8 +15,8 @@ namespace vmtest {
 /// others own are served as well, by a connection per call. Needs QEMU 7.1 or newer.
 ///
 /// Files in the VM's work folder: handle.json, command_line.txt, console.log, qemu.log. Sockets in its runtime folder:
-/// qmp.sock, qmp-cli.sock (for people and tools), console.sock, vnc.sock.
-class QemuDriver final : public Driver {
+/// qmp.sock, qmp-cli.sock (for people and tools), console.sock, agent.sock, vnc.sock.
+class QemuDriver final : public Driver, private TemplateFacet {
  public:
   QemuDriver();
   ~QemuDriver() override;
@@ -38,9 +38,20 @@ class QemuDriver final : public Driver {
   [[nodiscard]] std::string guest_ip(const VmHandle& vm) override;
   [[nodiscard]] ConsoleEndpoint console_endpoint(const VmHandle& vm) const override;
   [[nodiscard]] std::optional<VmExit> wait_exit(const VmHandle& vm, std::chrono::milliseconds timeout) override;
+  [[nodiscard]] TemplateFacet* templates() override { return this; }
 
  private:
   class Machine;
+
+  // Memory by a file that forks map privately, device state by migration that leaves shared memory out (x-ignore-shared).
+  [[nodiscard]] bool shares_memory() const override { return true; }
+  [[nodiscard]] std::optional<std::string> obstacle(const MachineConfig& machine) const override;
+  [[nodiscard]] std::string fingerprint(const MachineConfig& machine) const override;
+  void save(const VmHandle& vm, const std::filesystem::path& state_file, const Deadline& deadline) override;
+  std::chrono::microseconds checkpoint(const VmHandle& vm, const std::filesystem::path& state_file,
+                                       const std::map<std::string, std::filesystem::path>& overlays,
+                                       const Deadline& deadline) override;
+  [[nodiscard]] FileDescriptor connect_agent(const VmHandle& vm, const Deadline& deadline) override;
 
   /// The VM if this object owns it, else one connected to for the call; none when nobody runs it any more.
   std::shared_ptr<Machine> find(const VmHandle& vm) const;
