@@ -38,7 +38,9 @@ function(vmtest_discover_tests target)
     set(supervisor $<TARGET_FILE:vmtest::supervisor>)
   endif()
 
-  set(base "${CMAKE_CURRENT_BINARY_DIR}/${target}_vmtest")
+  # A program may be discovered twice, with prefixes.
+  string(MAKE_C_IDENTIFIER "${target}_${arg_TEST_PREFIX}" id)
+  set(base "${CMAKE_CURRENT_BINARY_DIR}/${id}_vmtest")
   # Programs that are not built yet are named in CTest, instead of being left out in silence.
   file(WRITE "${base}_include.cmake"
     "if(EXISTS \"${base}_tests.cmake\")\n  include(\"${base}_tests.cmake\")\nelse()\n  add_test(${target}_NOT_BUILT ${target}_NOT_BUILT)\nendif()\n")

@@ -182,7 +182,9 @@ std::vector<Lease> Ledger::admit(const std::vector<VmResources>& vms, const Dead
         memory_taken += record.memory_mib;
         vcpus_taken += record.vcpus;
       }
-      if (first && memory_taken + memory <= limits_.memory_mib && vcpus_taken + vcpus <= limits_.vcpus) {
+      // What others than our VMs take counts too, but must not keep the only one waiting for ever.
+      const bool fits_now = memory_taken == 0 || memory <= available_memory_mib();
+      if (first && fits_now && memory_taken + memory <= limits_.memory_mib && vcpus_taken + vcpus <= limits_.vcpus) {
         std::vector<Lease> leases;
         for (const VmResources& vm : vms) {
           FileDescriptor fd = open();
@@ -194,7 +196,8 @@ std::vector<Lease> Ledger::admit(const std::vector<VmResources>& vms, const Dead
     }
     if (deadline.expired()) {
       throw Timeout("waited in vain for " + std::to_string(memory) + " MiB and " + std::to_string(vcpus) +
-                    " vCPUs; they are held by:" + list_holders(admitted()));
+                    " vCPUs (the host has " + std::to_string(available_memory_mib()) +
+                    " MiB to spare); they are held by:" + list_holders(admitted()));
     }
     std::this_thread::sleep_for(std::min(kAdmissionPoll, deadline.remaining()));
   }

@@ -4,7 +4,13 @@
 #include <cerrno>
 
 #include "ledger_platform.h"
+
+#include <cstdlib>
+#include <string>
+#include <string_view>
+
 #include "vmtest/error.h"
+#include "vmtest/host/file_descriptor.h"
 
 namespace vmtest {
 namespace {
@@ -46,6 +52,14 @@ std::optional<off_t> any_lock(int fd, off_t at, off_t size) {
   if (::fcntl(fd, F_OFD_GETLK, &lock) != 0) throw_errno("cannot ask the ledger");
   if (lock.l_type == F_UNLCK) return std::nullopt;
   return lock.l_start;
+}
+
+unsigned long available_memory_mib() {
+  constexpr std::string_view kField = "MemAvailable:";
+  const std::string text = read_file("/proc/meminfo");
+  const std::size_t at = text.find(kField);
+  if (at == std::string::npos) throw Error("/proc/meminfo has no MemAvailable");
+  return std::strtoul(text.c_str() + at + kField.size(), nullptr, 10) / 1024;
 }
 
 }  // namespace vmtest

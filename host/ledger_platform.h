@@ -20,4 +20,7 @@ void unlock_byte(int fd, off_t at);
 /// Where a lock starts that another open file holds in the range: any of them, not the first.
 [[nodiscard]] std::optional<off_t> any_lock(int fd, off_t at, off_t size);
 
+/// Memory that programs can have without the host swapping, in MiB (on Linux: MemAvailable of /proc/meminfo).
+[[nodiscard]] unsigned long available_memory_mib();
+
 }  // namespace vmtest

@@ -64,6 +64,6 @@ class Series:
                 for key, runs in self.values.items()}
 
 
-def report(name, series, figures, ratios):
+def report(name, series, figures, ratios, extra=None):
     print(json.dumps({"bench": name, "host": host(), "figures": figures, "ratios": ratios,
-                      "stolen": series.stolen, "repeated": series.repeated}, indent=2))
+                      "stolen": series.stolen, "repeated": series.repeated, **(extra or {})}, indent=2))

@@ -64,7 +64,7 @@ TEST_F(CliUsageTest, ZeroJobsAreAUsageError) { EXPECT_EQ(vmtest({"run", "--jobs"
 TEST_F(CliUsageTest, HelpNamesEverySubcommand) {
   const ToolResult result = vmtest({"--help"});
   EXPECT_EQ(result.status.code, 0);
-  for (const char* name : {"run", "exec", "image", "ps", "ssh", "console", "stop", "gc", "doctor"}) {
+  for (const char* name : {"run", "exec", "image", "template", "ps", "ssh", "console", "stop", "gc", "doctor"}) {
     EXPECT_TRUE(contains(result.out, std::string("\n  ") + name)) << name;
     EXPECT_EQ(vmtest({name, "--help"}).status.code, 0) << name;
   }

@@ -11,6 +11,7 @@
 #include "subcommand.h"
 #include "vm_inventory.h"
 #include "vmtest/image_store.h"
+#include "vmtest/template_store.h"
 
 namespace vmtest::cli {
 namespace {
@@ -48,6 +49,8 @@ int collect(bool dry_run) {
   if (!dry_run) {
     const std::size_t builds = ImageStore().remove_leftovers();
     if (builds > 0) fmt::print("removed {} unfinished image builds\n", builds);
+    const auto templates = TemplateStore().collect(TemplateStore::limits_from_environment());
+    for (const std::string& key : templates.removed) fmt::print("removed template {}\n", key);
   }
   return code;
 }

@@ -30,6 +30,7 @@ struct Subcommand {
 void add_run(CLI::App& app, Action& action);
 void add_exec(CLI::App& app, Action& action);
 void add_image(CLI::App& app, Action& action);
+void add_template(CLI::App& app, Action& action);
 void add_ps(CLI::App& app, Action& action);
 void add_ssh(CLI::App& app, Action& action);
 void add_console(CLI::App& app, Action& action);

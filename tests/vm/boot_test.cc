@@ -27,6 +27,7 @@ class TinyBootTest : public VmTest {
     spec.files = {{"/etc/my/config", std::string("binary\0content", 14), 0640}};
     spec.setup_commands = {"echo one >> /root/order", "echo two >> /root/order"};
     spec.data_disks = {{.size_mib = 16, .serial = "scratch"}};
+    spec.templates = Template::Never;
     return spec;
   }
 };
@@ -76,8 +77,8 @@ TEST(TinyVmTest, LeavesNothingBehind) {
 
 TEST(TinyVmTest, TwoAtOnceHaveTheirOwnPortsAndDisks) {
   try {
-    Vm one = Vm::boot();
-    Vm two = Vm::boot();
+    Vm one = Vm::boot({.templates = Template::Never});
+    Vm two = Vm::boot({.templates = Template::Never});
     EXPECT_NE(one.ssh_port(), two.ssh_port());
     one.run("echo one > /root/name");
     EXPECT_FALSE(two.exec("test -e /root/name").ok());

@@ -91,6 +91,7 @@ void expect_boots(const VmSpec& spec) {
 TEST(DebianBootTest, BootsFromItsDiskByBios) {
   VmSpec spec = debian();
   spec.boot = BootMode::Bios;
+  spec.templates = Template::Never;
   expect_boots(spec);
 }
 
@@ -103,6 +104,7 @@ TEST(DebianBootTest, BootsFromItsDiskByUefi) {
 TEST(DebianBootTest, BootsAsStockCloudInitDoes) {
   VmSpec spec = debian();
   spec.seed_profile = SeedProfile::Stock;
+  spec.templates = Template::Never;
   expect_boots(spec);
 }
 

@@ -2,11 +2,9 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <filesystem>
-#include <future>
 #include <string>
 #include <vector>
 
@@ -23,21 +21,6 @@ namespace {
 using namespace std::chrono_literals;
 
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-/// The tests that are run by the others.
-class Sample : public VmTest {
- protected:
-  [[nodiscard]] VmSpec spec() const override { return {.name = "sample-" + std::to_string(::getpid())}; }
-};
-
-TEST_F(Sample, DISABLED_Fails) {
-  vm().run("echo said by the guest > /dev/console; echo kept > /root/file");
-  FAIL() << "as it should";
-}
-
-TEST_F(Sample, DISABLED_Passes) { vm().run("true"); }
-
-TEST_F(Sample, DISABLED_NeverEnds) { std::promise<void>().get_future().wait(); }
 
 class FailedTestTest : public ::testing::Test {
  protected:
@@ -63,9 +46,7 @@ class FailedTestTest : public ::testing::Test {
   /// Runs a sample test in a process of its own.
   ToolResult run(const std::string& test, std::map<std::string, std::string> environment = {}) {
     environment["VMTEST_HOME"] = home_.string();
-    return exec_tool({std::filesystem::read_symlink("/proc/self/exe").string(), "--gtest_also_run_disabled_tests",
-                      "--gtest_filter=Sample.DISABLED_" + test},
-                     Deadline::after(150s), environment);
+    return exec_tool({VMTEST_SAMPLE, "--gtest_filter=Sample." + test}, Deadline::after(150s), environment);
   }
   /// Runs `vmtest` on the same home.
   ToolResult vmtest(const std::vector<std::string>& arguments) {

@@ -19,6 +19,7 @@
 #include "vmtest/host/ledger.h"
 #include "vmtest/host/process.h"
 #include "vmtest/host/text.h"
+#include "vmtest/template_store.h"
 #include "vmtest/vm_test.h"
 #include "wait.h"
 
@@ -102,7 +103,8 @@ class KillTest : public ::testing::Test {
     std::filesystem::remove(phase_file_);
     ProcessOptions options;
     options.argv = {std::filesystem::read_symlink("/proc/self/exe").string()};
-    options.environment = {{kVictim, phase_file_.string()}, {kVictimImage, image}, {"VMTEST_HOME", home_.string()}};
+    options.environment = {
+        {kVictim, phase_file_.string()}, {kVictimImage, image}, {"VMTEST_HOME", home_.string()}, {"VMTEST_FORK", fork_mode_}};
     return ChildProcess::start(options);
   }
   /// What the victim is at. The parts of its boot are told by what its VM's folder holds.
@@ -156,6 +158,7 @@ class KillTest : public ::testing::Test {
   /// What a victim goes through, in order.
   inline static const std::vector<std::string> kPhases = {"start", "clone", "spawn", "boot", "ssh", "copy", "tear-down", "end"};
 
+  std::string fork_mode_ = "never";
   std::mt19937 random_;
   std::set<std::string> killed_in_;
   TemporaryDirectory folder_;
@@ -174,6 +177,46 @@ TEST_F(KillTest, NothingOutlivesTheTestProcessAtTwentyMoments) {
     kill_in("tear-down", 40ms, "tiny");
   }
   for (const char* phase : {"clone", "spawn", "boot", "ssh", "copy"}) EXPECT_TRUE(killed_in_.contains(phase)) << phase;
+}
+
+TEST_F(KillTest, NothingOutlivesAForkEither) {
+  fork_mode_ = "require";
+  kill_in("ssh", 50ms, "tiny");  // makes the template
+  for (int round = 0; round < 3; ++round) {
+    kill_in("start", 60ms, "tiny");
+    kill_in("clone", 150ms, "tiny");
+    kill_in("ssh", 400ms, "tiny");
+    kill_in("tear-down", 40ms, "tiny");
+  }
+}
+
+TEST_F(KillTest, KilledPublisherLeavesNoHalfTemplate) {
+  fork_mode_ = "require";
+  const TemplateStore store(home_ / "cache" / "templates");
+  const auto staging = [&] {
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator(store.folder(), ignored)) {
+      if (entry.path().filename().string().starts_with(".staging-")) return true;
+    }
+    return false;
+  };
+  for (int round = 0; round < 4; ++round) {
+    ChildProcess victim = start("tiny");
+    ASSERT_TRUE(testing::wait_until([&] { return staging() || !store.list().empty(); }, Deadline::after(120s)));
+    const auto wait = std::chrono::milliseconds(std::uniform_int_distribution<int>(0, 400)(random_));
+    (void)victim.wait(Deadline::after(wait));
+    ::kill(victim.pid(), SIGKILL);
+    (void)victim.wait(Deadline::after(5s));
+    EXPECT_TRUE(testing::wait_until([&] { return leftovers().empty(); }, Deadline::after(2s))) << leftovers();
+    const std::vector<TemplateInfo> templates = store.list();
+    for (const TemplateInfo& tmpl : templates) {
+      EXPECT_EQ(store.verify(tmpl), "");
+      EXPECT_TRUE(store.remove(tmpl.key));
+    }
+    std::printf("killed %lld ms after publishing began; %zu templates\n", static_cast<long long>(wait.count()), templates.size());
+    (void)store.collect({});
+    EXPECT_FALSE(staging());
+  }
 }
 
 TEST_F(KillTest, NothingOutlivesTheTestProcessDuringSftp) {

@@ -14,6 +14,7 @@ namespace vmtest {
 /// What a VM takes of the host.
 struct VmResources {
   std::string name;
+  /// What it is expected to take at most: a fork shares most of its memory with others.
   unsigned memory_mib = 0;
   unsigned vcpus = 0;
 };
@@ -49,7 +50,8 @@ class Ledger {
   /// A ledger in `file`, for tests.
   Ledger(std::filesystem::path file, Limits limits);
 
-  /// Takes resources for all VMs of one test together; waits, first come first served, until they fit. Throws Unsupported
+  /// Takes resources for all VMs of one test together; waits, first come first served, until they fit: into the limits, and,
+  /// while other VMs run, into what the host has to spare. Throws Unsupported
   /// when they never will, Timeout when the deadline passes (saying who holds what). One lease per VM.
   [[nodiscard]] std::vector<Lease> admit(const std::vector<VmResources>& vms, const Deadline& deadline);
   /// Takes a TCP port of the loopback, if nobody has it: neither the ledger nor a listening socket.

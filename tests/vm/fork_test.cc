@@ -1,0 +1,455 @@
+// VMs that continue from a template, and forks of running ones: each a guest of its own, none knows of the others.
+
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <set>
+#include <thread>
+
+#include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/host/ledger.h"
+#include "vmtest/template_store.h"
+#include "vmtest/vm_pool.h"
+#include "vmtest/vm_test.h"
+#include "wait.h"
+
+namespace vmtest {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace std::chrono_literals;
+
+/// Sets an environment variable while it lives.
+class Variable {
+ public:
+  Variable(const char* name, const std::string& value) : name_(name) {
+    if (const char* before = std::getenv(name)) before_ = before;
+    ::setenv(name, value.c_str(), 1);
+  }
+  ~Variable() {
+    if (before_) ::setenv(name_, before_->c_str(), 1);
+    else ::unsetenv(name_);
+  }
+  Variable(const Variable&) = delete;
+  Variable& operator=(const Variable&) = delete;
+
+ private:
+  const char* name_;
+  std::optional<std::string> before_;
+};
+
+/// Forks are demanded; the template is the user's.
+class ForkTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    try {
+      (void)ImageChoice("tiny").resolve(Architecture::X86_64);
+    } catch (const Unsupported& reason) {
+      GTEST_SKIP() << reason.what();
+    }
+    mode_.emplace("VMTEST_FORK", "require");
+  }
+
+  std::optional<Variable> mode_;
+};
+
+/// The same in a home with templates of its own: nothing of other tests helps or harms.
+class TemplateTest : public ForkTest {
+ protected:
+  void SetUp() override {
+    ForkTest::SetUp();
+    if (IsSkipped()) return;
+    const fs::path images = data_dir() / "images";
+    home_.emplace("VMTEST_HOME", (folder_.path() / "home").string());
+    fs::create_directories(data_dir());
+    fs::create_directory_symlink(images, data_dir() / "images");
+  }
+  [[nodiscard]] static std::vector<TemplateInfo> templates() { return TemplateStore().list(); }
+
+  TemporaryDirectory folder_;
+  std::optional<Variable> home_;
+};
+
+std::string random_bytes(Vm& vm) { return vm.run("head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n'").out; }
+
+/// The random bytes (the cookie) that a guest's SSH server puts into its first key exchange message.
+std::string key_exchange_cookie(const Vm& vm) {
+  const FileDescriptor connection(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(vm.ssh_port());
+  EXPECT_EQ(::connect(connection.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  write_all(connection.get(), "SSH-2.0-vmtest\r\n");
+  std::string data;
+  const Deadline deadline = Deadline::after(20s);
+  // Version line, then length, padding length, message number, and 16 bytes of cookie.
+  const auto cookie_at = [&] { return data.find('\n') == std::string::npos ? std::string::npos : data.find('\n') + 7; };
+  while ((cookie_at() == std::string::npos || data.size() < cookie_at() + 16) && wait_readable(connection.get(), deadline)) {
+    char buffer[4096];
+    const ssize_t count = ::read(connection.get(), buffer, sizeof buffer);
+    if (count <= 0) break;
+    data.append(buffer, static_cast<std::size_t>(count));
+  }
+  EXPECT_GE(data.size(), cookie_at() + 16);
+  return data.substr(cookie_at(), 16);
+}
+
+TEST_F(TemplateTest, FirstMakesTheTemplateAndOthersUseIt) {
+  const Vm first = Vm::boot();
+  const Vm second = Vm::boot();
+  EXPECT_TRUE(first.forked());
+  EXPECT_TRUE(second.forked());
+  EXPECT_EQ(templates().size(), 1U);
+  EXPECT_EQ(first.timeline().events().front().detail, second.timeline().events().front().detail);
+}
+
+TEST_F(ForkTest, WhatOneWritesNoOtherSees) {
+  Vm one = Vm::boot();
+  Vm two = Vm::boot();
+  one.run("echo one > /root/file && echo one > /dev/shm/file && sync");
+  EXPECT_FALSE(two.exec("cat /root/file").ok());
+  EXPECT_FALSE(two.exec("cat /dev/shm/file").ok());
+  Vm three = Vm::boot();
+  EXPECT_FALSE(three.exec("cat /root/file").ok());
+}
+
+TEST_F(ForkTest, EachIsAMachineOfItsOwn) {
+  Vm one = Vm::boot({.name = "fork-one"});
+  Vm two = Vm::boot({.name = "fork-two"});
+  EXPECT_EQ(one.run("hostname").out, "fork-one\n");
+  EXPECT_EQ(two.run("hostname").out, "fork-two\n");
+  EXPECT_EQ(two.run("cat /etc/hostname").out, "fork-two\n");
+  EXPECT_NE(one.run("cat /etc/machine-id").out, two.run("cat /etc/machine-id").out);
+  EXPECT_NE(one.ssh_port(), two.ssh_port());
+}
+
+TEST_F(ForkTest, RandomNumbersDiffer) {
+  std::set<std::string> kernels;
+  std::set<std::string> servers;
+  for (int i = 0; i < 4; ++i) {
+    Vm vm = Vm::boot();
+    servers.insert(key_exchange_cookie(vm));
+    kernels.insert(random_bytes(vm));
+  }
+  EXPECT_EQ(kernels.size(), 4U);
+  EXPECT_EQ(servers.size(), 4U);
+}
+
+TEST_F(TemplateTest, ClockIsTheHosts) {
+  (void)Vm::boot();
+  std::this_thread::sleep_for(2s);  // makes the template old; nothing is waited for
+  Vm vm = Vm::boot();
+  const auto now = [] { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); };
+  // The guest's answer lies between our question and its arrival.
+  const double before = now();
+  const double guest =
+      std::stod(vm.run("adjtimex | awk '/time.tv_sec/ {s=$2} /time.tv_usec/ {u=$2} END {printf \"%d.%06d\", s, u}'").out);
+  const double after = now();
+  EXPECT_GT(guest, before - 0.05);
+  EXPECT_LT(guest, after + 0.05);
+}
+
+TEST_F(ForkTest, NetworkWorks) {
+  Vm vm = Vm::boot();
+  const FileDescriptor listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  socklen_t size = sizeof address;
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  ASSERT_EQ(::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  ASSERT_EQ(::listen(listener.get(), 1), 0);
+  ASSERT_EQ(::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
+  vm.run("nc 10.0.2.2 " + std::to_string(ntohs(address.sin_port)) + " < /dev/null > /dev/null & sleep 1");
+  EXPECT_TRUE(wait_readable(listener.get(), Deadline::after(20s)));
+}
+
+TEST_F(ForkTest, RebootAndRestartWork) {
+  Vm vm = Vm::boot({.name = "rebooting"});
+  vm.run("echo kept > /root/file && sync");
+  vm.reboot();
+  EXPECT_EQ(vm.run("cat /root/file && hostname").out, "kept\nrebooting\n");
+  vm.shutdown();
+  vm.start();
+  EXPECT_EQ(vm.run("cat /root/file").out, "kept\n");
+}
+
+TEST_F(TemplateTest, AnotherSpecHasAnotherTemplate) {
+  (void)Vm::boot();
+  (void)Vm::boot({.files = {{"/etc/x", "1"}}});
+  (void)Vm::boot({.files = {{"/etc/x", "2"}}});
+  EXPECT_EQ(templates().size(), 3U);
+}
+
+TEST_F(TemplateTest, NamesPortsAndHostNamesShareATemplate) {
+  (void)Vm::boot({.name = "one", .hostname = "a"});
+  (void)Vm::boot({.name = "two", .hostname = "b"});
+  EXPECT_EQ(templates().size(), 1U);
+}
+
+TEST_F(ForkTest, DataDisksComeWithTheTemplate) {
+  const VmSpec spec{.data_disks = {{.size_mib = 16}}, .setup_commands = {"echo from the template | dd of=/dev/vdc conv=notrunc"}};
+  Vm one = Vm::boot(spec);
+  one.run("echo mine | dd of=/dev/vdc conv=notrunc && sync");
+  Vm two = Vm::boot(spec);
+  EXPECT_EQ(two.run("head -c 17 /dev/vdc").out, "from the template");
+}
+
+TEST_F(TemplateTest, DamagedTemplateIsMadeAnew) {
+  (void)Vm::boot();
+  fs::resize_file(templates().at(0).folder / "memory", 4096);
+  Vm vm = Vm::boot();
+  EXPECT_TRUE(vm.forked());
+  EXPECT_EQ(TemplateStore().verify(templates().at(0)), "");
+}
+
+TEST_F(TemplateTest, TemplateThatDoesNotContinueIsRemoved) {
+  (void)Vm::boot();
+  // A state that passes every check but QEMU's.
+  const TemplateInfo tmpl = templates().at(0);
+  const fs::path staging = TemplateStore().make_staging("other");
+  for (const char* name : {"memory", "root.qcow2", "seed.iso", "id_ed25519", "host_key.pub"})
+    fs::copy_file(tmpl.folder / name, staging / name);
+  write_file(staging / "state", "no state of QEMU's", 0600);
+  ASSERT_TRUE(TemplateStore().remove(tmpl.key));
+  TemplateStore().publish(staging, tmpl);
+  try {
+    (void)Vm::boot();
+    FAIL() << "it continued";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("VMTEST_FORK=require"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("which is removed"), std::string::npos) << error.what();
+  }
+  EXPECT_TRUE(templates().empty());
+}
+
+TEST_F(TemplateTest, BootsWhenForksAreOffOrForbidden) {
+  {
+    const Variable never("VMTEST_FORK", "never");
+    const Vm vm = Vm::boot();
+    EXPECT_FALSE(vm.forked());
+    EXPECT_EQ(vm.boot_reason(), "VMTEST_FORK=never");
+  }
+  const Vm secret = Vm::boot({.templates = Template::Never});
+  EXPECT_FALSE(secret.forked());
+  EXPECT_TRUE(templates().empty());
+}
+
+TEST_F(TemplateTest, FullDiskBootsInstead) {
+  const fs::path images = fs::read_symlink(data_dir() / "images");
+  const fs::path home = folder_.path() / "full";
+  fs::create_directories(home);
+  if (::mount("tmpfs", home.c_str(), "tmpfs", 0, "size=100m") != 0) GTEST_SKIP() << "mounting a small file system needs root";
+  {
+    const Variable here("VMTEST_HOME", home.string());
+    const Variable mode("VMTEST_FORK", "auto");
+    fs::create_directories(data_dir());
+    fs::create_directory_symlink(images, data_dir() / "images");
+    Vm vm = Vm::boot();
+    EXPECT_FALSE(vm.forked());
+    EXPECT_NE(vm.boot_reason().find("MiB left"), std::string::npos) << vm.boot_reason();
+    EXPECT_TRUE(vm.exec("true").ok());
+  }
+  EXPECT_EQ(::umount2(home.c_str(), MNT_DETACH), 0);
+}
+
+TEST_F(TemplateTest, ForksAreChargedWhatTheyTake) {
+  (void)Vm::boot({.memory_mib = 1024});
+  const Vm vm = Vm::boot({.memory_mib = 1024});
+  unsigned charged = 0;
+  for (const VmResources& other : Ledger().admitted()) {
+    if (other.name == vm.name()) charged = other.memory_mib;
+  }
+  EXPECT_GT(charged, 64U);
+  EXPECT_LT(charged, 700U);
+}
+
+TEST_F(ForkTest, WrongModeIsNamed) {
+  const Variable mode("VMTEST_FORK", "perhaps");
+  EXPECT_THROW((void)Vm::boot(), Error);
+}
+
+TEST_F(TemplateTest, TwoThatWantTheSameTemplateMakeItOnce) {
+  std::vector<std::thread> threads;
+  std::atomic<int> forked = 0;
+  for (int i = 0; i < 2; ++i) {
+    threads.emplace_back([&] { forked += Vm::boot().forked() ? 1 : 0; });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(forked, 2);
+  EXPECT_EQ(templates().size(), 1U);
+}
+
+TEST_F(TemplateTest, PreparationIsDoneOnce) {
+  int done = 0;
+  const auto boot = [&](const std::string& version) {
+    VmOptions options;
+    options.preparation = Preparation{version, [&](Vm& guest) {
+                                        ++done;
+                                        guest.run("echo prepared > /root/file; nc -l -p 4444 -e cat > /dev/null 2>&1 &");
+                                        return true;
+                                      }};
+    Vm vm = Vm::boot({}, options);
+    return vm.run("cat /root/file; pidof nc > /dev/null && echo running").out;
+  };
+  EXPECT_EQ(boot("1"), "prepared\nrunning\n");
+  EXPECT_EQ(boot("1"), "prepared\nrunning\n");
+  EXPECT_EQ(done, 1);
+  EXPECT_EQ(boot("2"), "prepared\nrunning\n");
+  EXPECT_EQ(done, 2);
+  // It stands without the template it was made from.
+  for (const TemplateInfo& tmpl : templates()) {
+    if (tmpl.prepared_version.empty()) {
+      ASSERT_TRUE(TemplateStore().remove(tmpl.key));
+    }
+  }
+  EXPECT_EQ(boot("2"), "prepared\nrunning\n");
+  EXPECT_EQ(done, 2);
+}
+
+TEST_F(ForkTest, ForkOfARunningVmContinuesItsProcesses) {
+  Vm parent = Vm::boot();
+  parent.run("(i=0; while :; do i=$((i+1)); echo $i > /dev/shm/count; sleep 0.05; done) > /dev/null 2>&1 &");
+  parent.run("echo of the parent > /root/file");
+  Vm child = parent.fork();
+  parent.run("echo later > /root/file");
+  child.run("echo of the child > /root/own && sync");
+  EXPECT_EQ(child.run("cat /root/file").out, "of the parent\n");
+  EXPECT_EQ(parent.run("cat /root/file").out, "later\n");
+  EXPECT_FALSE(parent.exec("test -e /root/own").ok());
+  const std::string count = child.run("cat /dev/shm/count").out;
+  child.wait_until([&] { return child.run("cat /dev/shm/count").out != count; }, 20s, "the child's counter to go on");
+  const std::string parents = parent.run("cat /dev/shm/count").out;
+  parent.wait_until([&] { return parent.run("cat /dev/shm/count").out != parents; }, 20s, "the parent's counter to go on");
+}
+
+TEST_F(ForkTest, ForksOfForksOutliveTheirParents) {
+  std::optional<Vm> vm = Vm::boot();
+  for (int depth = 1; depth <= 3; ++depth) {
+    vm->run("echo " + std::to_string(depth) + " >> /root/depths && sync");
+    Vm child = vm->fork();
+    vm = std::move(child);  // the parent ends here
+  }
+  EXPECT_EQ(vm->run("cat /root/depths").out, "1\n2\n3\n");
+  vm->reboot();
+  EXPECT_EQ(vm->run("cat /root/depths").out, "1\n2\n3\n");
+}
+
+TEST_F(ForkTest, TwentyAtOnceEachDoTheirOwnWork) {
+  const Variable limit("VMTEST_MAX_VCPUS", "40");
+  std::vector<Vm> vms;
+  for (int i = 0; i < 20; ++i) {
+    vms.push_back(Vm::boot());
+    vms.back().run("echo " + std::to_string(i) + " > /root/number");
+  }
+  std::set<std::string> random;
+  for (int i = 0; i < 20; ++i) {
+    Vm& vm = vms[static_cast<std::size_t>(i)];
+    EXPECT_EQ(vm.run("cat /root/number").out, std::to_string(i) + "\n");
+    random.insert(random_bytes(vm));
+  }
+  EXPECT_EQ(random.size(), 20U);
+}
+
+TEST_F(ForkTest, PoolHandsOverReadyVmsAndDropsTheRest) {
+  std::set<std::string> names;
+  {
+    VmPool pool({.name = "pool-" + std::to_string(::getpid())}, 2);
+    for (int i = 0; i < 3; ++i) {
+      Vm vm = pool.take();
+      EXPECT_TRUE(vm.forked());
+      EXPECT_TRUE(vm.exec("true").ok());
+      names.insert(vm.name());
+    }
+    ASSERT_TRUE(testing::wait_until([&] { return pool.ready() > 0; }, Deadline::after(60s)));
+  }
+  EXPECT_EQ(names.size(), 3U);
+  for (const auto& entry : fs::directory_iterator(data_dir() / "vms")) {
+    EXPECT_FALSE(entry.path().filename().string().starts_with("pool-" + std::to_string(::getpid()))) << entry.path();
+  }
+}
+
+TEST_F(ForkTest, PoolSaysWhyItHasNoVm) {
+  VmPool pool({.image = "no-such-image"}, 1);
+  EXPECT_THROW((void)pool.take(), Unsupported);
+  EXPECT_THROW((void)pool.take(), Unsupported);
+}
+
+TEST_F(ForkTest, SeveralChildrenOfOneMoment) {
+  Vm parent = Vm::boot();
+  parent.run("echo same > /dev/shm/file");
+  std::vector<Vm> children = parent.fork_many(3);
+  std::set<std::string> names;
+  std::set<std::string> random;
+  for (Vm& child : children) {
+    EXPECT_EQ(child.run("cat /dev/shm/file").out, "same\n");
+    names.insert(child.run("hostname").out);
+    random.insert(random_bytes(child));
+  }
+  EXPECT_EQ(names.size(), 3U);
+  EXPECT_EQ(random.size(), 3U);
+}
+
+TEST_F(ForkTest, SnapshotCanBeRestoredAgainAndAgain) {
+  Vm vm = Vm::boot();
+  vm.run("echo before > /root/file && echo before > /dev/shm/file");
+  vm.snapshot("clean");
+  for (int i = 0; i < 2; ++i) {
+    vm.run("echo after > /root/file && rm /dev/shm/file && sync");
+    vm.restore("clean");
+    EXPECT_EQ(vm.run("cat /root/file /dev/shm/file").out, "before\nbefore\n");
+  }
+  EXPECT_THROW(vm.restore("dirty"), Error);
+}
+
+TEST_F(ForkTest, BootedVmWithoutAgentSaysWhyItCannotBeForked) {
+  Vm vm = Vm::boot({.templates = Template::Never});
+  EXPECT_THROW((void)vm.fork(), Unsupported);
+  EXPECT_EQ(vm.run("echo fine").out, "fine\n");
+}
+
+TEST_F(ForkTest, DebianIsAHealthyMachineOfItsOwn) {
+  try {
+    (void)ImageChoice("debian-12").resolve(Architecture::X86_64);
+  } catch (const Unsupported& reason) {
+    GTEST_SKIP() << reason.what();
+  }
+  const auto boot = [](const std::string& name) {
+    return Vm::boot({.name = name, .image = "debian-12", .vcpus = 2, .memory_mib = 768, .user = "root"});
+  };
+  Vm one = boot("deb-one");
+  Vm two = boot("deb-two");
+  EXPECT_TRUE(two.forked());
+  EXPECT_EQ(two.run("hostname; hostname -f; cat /etc/hostname").out, "deb-two\ndeb-two\ndeb-two\n");
+  EXPECT_NE(one.run("cat /etc/machine-id").out, two.run("cat /etc/machine-id").out);
+  EXPECT_NE(random_bytes(one), random_bytes(two));
+  EXPECT_NE(key_exchange_cookie(one), key_exchange_cookie(two));
+  GuestCommand running{"systemctl is-system-running --wait"};
+  running.timeout = 180s;
+  EXPECT_EQ(two.exec(running).out, "running\n") << two.exec("systemctl --failed --no-legend");
+  const auto now = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  EXPECT_NEAR(std::stod(two.run("date +%s.%N").out), now, 2);
+  Vm child = two.fork();
+  EXPECT_EQ(child.exec(running).out, "running\n") << child.exec("systemctl --failed --no-legend");
+}
+
+TEST_F(TemplateTest, HundredForksLeaveNothingBehind) {
+  const std::string name = "hundred-" + std::to_string(::getpid());
+  for (int i = 0; i < 100; ++i) (void)Vm::boot({.name = name});
+  {
+    Vm vm = Vm::boot({.name = name});
+    Vm child = vm.fork();
+  }
+  EXPECT_TRUE(fs::is_empty(data_dir() / "vms"));
+  EXPECT_TRUE(fs::is_empty(runtime_dir()));
+  for (const VmResources& vm : Ledger().admitted()) EXPECT_FALSE(vm.name.starts_with(name)) << vm.name;
+}
+
+}  // namespace
+}  // namespace vmtest
