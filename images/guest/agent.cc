@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "guest/console.h"
@@ -128,16 +129,24 @@ bool Agent::open_port(std::string_view name) {
     if (trim(find_file(std::string(kPorts) + "/" + port + "/name").value_or("")) != name) {
       continue;
     }
-    port_ = Descriptor(open(("/dev/" + port).c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC));
-    events_ = Descriptor(epoll_create1(EPOLL_CLOEXEC));
-    epoll_event wanted{};
-    wanted.events = EPOLLIN | EPOLLET;
-    if (!port_ || !events_ || epoll_ctl(events_.get(), EPOLL_CTL_ADD, port_.get(), &wanted) != 0) {
+    Descriptor device(open(("/dev/" + port).c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC));
+    if (!device) {
       fail_errno("cannot open the agent's port " + port);
     }
+    attach(std::move(device));
     return true;
   }
   return false;
+}
+
+void Agent::attach(Descriptor port) {
+  port_ = std::move(port);
+  events_ = Descriptor(epoll_create1(EPOLL_CLOEXEC));
+  epoll_event wanted{};
+  wanted.events = EPOLLIN | EPOLLOUT | EPOLLET;
+  if (!events_ || epoll_ctl(events_.get(), EPOLL_CTL_ADD, port_.get(), &wanted) != 0) {
+    fail_errno("cannot wait for the agent's port");
+  }
 }
 
 void Agent::handle() {
@@ -148,22 +157,21 @@ void Agent::handle() {
   ssize_t count = 0;
   // A port nobody listens to reads as ended; what arrives later wakes us again.
   while ((count = read(port_.get(), data, sizeof data)) > 0) {
-    buffer_.append(data, static_cast<std::size_t>(count));
-    if (buffer_.size() > kLongestLine) {
-      buffer_.clear();
+    requests_.append(data, static_cast<std::size_t>(count));
+    if (requests_.size() > kLongestLine) {
+      requests_.clear();
     }
   }
-  for (std::size_t end = 0; (end = buffer_.find('\n')) != std::string::npos;) {
-    std::string reply = answer(std::string_view(buffer_).substr(0, end)) + "\n";
-    buffer_.erase(0, end + 1);
-    std::string_view left = reply;
-    while (!left.empty()) {
-      const ssize_t written = write(port_.get(), left.data(), left.size());
-      if (written <= 0) {
-        break;  // the host went away, or does not read: it gets no reply then
-      }
-      left.remove_prefix(static_cast<std::size_t>(written));
-    }
+  for (std::size_t end = 0; (end = requests_.find('\n')) != std::string::npos;) {
+    replies_ += answer(std::string_view(requests_).substr(0, end)) + "\n";
+    requests_.erase(0, end + 1);
+  }
+  // A request can be here before the kernel has heard that somebody is at the other end; until then it takes no reply.
+  while (!replies_.empty() && (count = write(port_.get(), replies_.data(), replies_.size())) > 0) {
+    replies_.erase(0, static_cast<std::size_t>(count));
+  }
+  if (replies_.size() > kLongestLine) {
+    replies_.clear();  // the host does not read
   }
 }
 

@@ -32,9 +32,11 @@ class Agent {
  public:
   /// Opens the port of that name ("org.vmtest.agent"); false when the machine has none (yet).
   bool open_port(std::string_view name);
+  /// Serves an open, non-blocking port.
+  void attach(Descriptor port);
   /// Readable (EPOLLIN) when handle() has something to do; -1 without a port.
   [[nodiscard]] int descriptor() const { return events_.get(); }
-  /// Answers what has arrived.
+  /// Answers what has arrived, and sends what could not be sent before.
   void handle();
 
   /// The reply to one line, without its line end. For tests.
@@ -43,7 +45,8 @@ class Agent {
  private:
   Descriptor port_;
   Descriptor events_;
-  std::string buffer_;
+  std::string requests_;
+  std::string replies_;
 };
 
 /// Applies a refresh. The random numbers come first: whoever connects afterwards must not meet the template's. Throws

@@ -1,11 +1,44 @@
 #include "guest/agent.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <string>
 
 namespace vmtest::guest {
 namespace {
 
 TEST(AgentTest, AnswersAPing) { EXPECT_EQ(Agent::answer(R"({"id":"7","op":"ping"})"), R"({"id":"7","ok":true})"); }
+
+TEST(AgentTest, KeepsAReplyUntilTheHostTakesIt) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends.data()), 0);
+  const Descriptor host(ends[0]);
+  // As long as this way is full, no reply goes.
+  const std::string noise(4096, '.');
+  std::size_t filled = 0;
+  for (ssize_t count = 0; (count = write(ends[1], noise.data(), noise.size())) > 0;) {
+    filled += static_cast<std::size_t>(count);
+  }
+  Agent agent;
+  agent.attach(Descriptor(ends[1]));
+  const std::string request = "{\"id\":\"7\",\"op\":\"ping\"}\n";
+  ASSERT_EQ(write(host.get(), request.data(), request.size()), static_cast<ssize_t>(request.size()));
+  agent.handle();
+
+  std::array<char, 4096> data{};
+  for (ssize_t count = 0; (count = read(host.get(), data.data(), data.size())) > 0;) {
+    filled -= static_cast<std::size_t>(count);
+  }
+  ASSERT_EQ(filled, 0U);
+  agent.handle();
+  const ssize_t count = read(host.get(), data.data(), data.size());
+  ASSERT_GT(count, 0);
+  EXPECT_EQ(std::string(data.data(), static_cast<std::size_t>(count)), "{\"id\":\"7\",\"ok\":true}\n");
+}
 
 TEST(AgentTest, RefusesAnUnknownOperation) {
   EXPECT_EQ(Agent::answer(R"({"id":"8","op":"fly"})"), R"({"id":"8","ok":false,"error":"unknown operation fly"})");

@@ -133,7 +133,7 @@ void Netlink::add_address(unsigned interface, const std::string& address, std::u
     lifetime.ifa_valid = lifetime_seconds;
     add_attribute(body, IFA_CACHEINFO, bytes_of(lifetime));
   }
-  request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, std::move(body), "cannot set address " + address);
+  request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body, "cannot set address " + address);
 }
 
 void Netlink::remove_address(unsigned interface, const std::string& address) {
@@ -160,7 +160,7 @@ void Netlink::replace_route(unsigned interface, const std::string& to, const std
   }
   add_attribute(body, RTA_GATEWAY, gateway.bytes);
   add_attribute(body, RTA_OIF, bytes_of(interface));
-  request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, std::move(body), "cannot set the route to " + to + " via " + via);
+  request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, "cannot set the route to " + to + " via " + via);
 }
 
 }  // namespace vmtest::guest
