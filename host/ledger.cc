@@ -151,7 +151,7 @@ FileDescriptor Ledger::open() const {
   }
 }
 
-std::vector<Lease> Ledger::admit(const std::vector<VmResources>& vms, const Deadline& deadline) {
+std::vector<Lease> Ledger::admit(const std::vector<VmResources>& vms, const Deadline& deadline, Turn turn) {
   unsigned long memory = 0;
   unsigned long vcpus = 0;
   for (const VmResources& vm : vms) {
@@ -174,7 +174,8 @@ std::vector<Lease> Ledger::admit(const std::vector<VmResources>& vms, const Dead
   for (;;) {
     {
       const Mutex mutex(queue.get());
-      const bool first = ticket == 0 || !range_is_locked(queue.get(), kTicketsAt, static_cast<off_t>(ticket));
+      const bool first =
+          turn == Turn::Next || ticket == 0 || !range_is_locked(queue.get(), kTicketsAt, static_cast<off_t>(ticket));
       unsigned long memory_taken = 0;
       unsigned long vcpus_taken = 0;
       for (const off_t slot : living_slots(queue.get())) {
@@ -216,6 +217,8 @@ std::optional<Ledger::Numbered> Ledger::try_subnet(unsigned count) {
   }
   return std::nullopt;
 }
+
+bool Ledger::somebody_waits() const { return range_is_locked(open().get(), kTicketsAt, off_t{1} << 32); }
 
 std::vector<VmResources> Ledger::admitted() const {
   const FileDescriptor fd = open();

@@ -90,6 +90,15 @@ TEST_F(LedgerTest, WaitsForMemoryAndSaysWhoHoldsIt) {
   }
 }
 
+TEST_F(LedgerTest, TellsWhetherSomebodyWaits) {
+  const auto held = ledger_.admit({{"hog", 900, 1}}, soon());
+  EXPECT_FALSE(ledger_.somebody_waits());
+  std::thread late([&] { EXPECT_THROW((void)other().admit({{"late", 200, 1}}, Deadline::after(2s)), Timeout); });
+  EXPECT_TRUE(testing::wait_until([&] { return ledger_.somebody_waits(); }, soon()));
+  late.join();
+  EXPECT_FALSE(ledger_.somebody_waits());
+}
+
 TEST_F(LedgerTest, WaitsForCpus) {
   const auto held = ledger_.admit({{"hog", 1, 8}}, soon());
   EXPECT_THROW((void)other().admit({{"late", 1, 1}}, Deadline::after(30ms)), Timeout);
@@ -134,6 +143,19 @@ TEST_F(LedgerTest, FirstComeFirstServed) {
   EXPECT_TRUE(wait_until([&] { return is_admitted.load(); }, soon()));
   EXPECT_EQ(other().admit({{"small", 100, 1}}, soon()).size(), 1U);
   is_admitted = false;
+  big.join();
+}
+
+TEST_F(LedgerTest, WhoHasAVmDoesNotWaitBehindThoseWhoWaitForIt) {
+  auto held = ledger_.admit({{"first of two", 400, 1}}, soon());
+  std::thread big([&] { EXPECT_EQ(other().admit({{"big", 800, 1}}, soon()).size(), 1U); });
+  EXPECT_TRUE(wait_until([&] { return ledger_.somebody_waits(); }, soon()));
+  {
+    const auto second = ledger_.admit({{"second of two", 400, 1}}, Deadline::after(0s), Turn::Next);
+    EXPECT_EQ(second.size(), 1U);
+    EXPECT_THROW((void)ledger_.admit({{"third", 400, 1}}, Deadline::after(0s), Turn::Next), Timeout);
+  }
+  held.clear();
   big.join();
 }
 

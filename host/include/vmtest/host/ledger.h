@@ -19,6 +19,14 @@ struct VmResources {
   unsigned vcpus = 0;
 };
 
+/// Whose turn it is when VMs wait for resources.
+enum class Turn {
+  Queued,  ///< first come, first served
+  /// Before all who wait. For who has a VM and wants another: those who wait may wait for that one's end, and never be
+  /// admitted if its owner stood behind them.
+  Next,
+};
+
 /// One lease: a locked place in the ledger. The lock belongs to the open descriptor, so it ends when the last copy of it
 /// is closed, by whatever cause, and passes to another process with the descriptor.
 class Lease {
@@ -50,10 +58,10 @@ class Ledger {
   /// A ledger in `file`, for tests.
   Ledger(std::filesystem::path file, Limits limits);
 
-  /// Takes resources for all VMs of one test together; waits, first come first served, until they fit: into the limits, and,
-  /// while other VMs run, into what the host has to spare. Throws Unsupported
-  /// when they never will, Timeout when the deadline passes (saying who holds what). One lease per VM.
-  [[nodiscard]] std::vector<Lease> admit(const std::vector<VmResources>& vms, const Deadline& deadline);
+  /// Takes resources for several VMs together; waits for its turn until they fit: into the limits, and, while other VMs run,
+  /// into what the host has to spare. Throws Unsupported when they never will, Timeout when the deadline passes (saying who
+  /// holds what). One lease per VM.
+  [[nodiscard]] std::vector<Lease> admit(const std::vector<VmResources>& vms, const Deadline& deadline, Turn turn = Turn::Queued);
   /// Takes a TCP port of the loopback, if nobody has it: neither the ledger nor a listening socket.
   [[nodiscard]] std::optional<Lease> try_port(std::uint16_t port);
   /// Takes the first free of `count` numbered things of a kind ("subnet"): TAP subnets.
@@ -62,6 +70,8 @@ class Ledger {
     unsigned number = 0;
   };
   [[nodiscard]] std::optional<Numbered> try_subnet(unsigned count);
+  /// Whether somebody waits for admission at present.
+  [[nodiscard]] bool somebody_waits() const;
   /// Living leases.
   [[nodiscard]] std::vector<VmResources> admitted() const;
   /// Ports held at present.
