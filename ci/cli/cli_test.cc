@@ -138,6 +138,28 @@ TEST_F(CliRunTest, EachTestHasAProcessButSharedSuitesOne) {
   EXPECT_EQ(report["passed"], 4);
 }
 
+TEST_F(CliRunTest, NextTestIsReadyWhileOneRunsAndBeginsAfterIt) {
+  const auto notes = folder_.path() / "notes";
+  ::setenv("SAMPLE_NOTES", notes.c_str(), 1);
+  const json report = run_sample("Gated.*");
+  ::unsetenv("SAMPLE_NOTES");
+  EXPECT_EQ(result_.status.code, 0) << result_.err;
+  EXPECT_EQ(report["passed"], 3);
+  // B sees to it that C is ready while it runs; C begins when B has ended.
+  const std::string text = read_file(notes);
+  EXPECT_LT(text.find("C ready"), text.find("B end")) << text;
+  EXPECT_LT(text.find("B end"), text.find("C begin")) << text;
+}
+
+TEST_F(CliRunTest, NothingIsStartedAheadWhenThatIsNotWanted) {
+  const auto notes = folder_.path() / "notes";
+  ::setenv("SAMPLE_NOTES", notes.c_str(), 1);
+  const json report = run_sample("Gated.A:Gated.C", {"--ahead", "0"});
+  ::unsetenv("SAMPLE_NOTES");
+  EXPECT_EQ(result_.status.code, 0) << result_.err;
+  EXPECT_EQ(read_file(notes), "A ready\nA begin\nA end\nC ready\nC begin\nC end\n");
+}
+
 TEST_F(CliRunTest, FailureIsShownHarmless) {
   const json report = run_sample("Bad.Fails");
   EXPECT_EQ(result_.status.code, 1);

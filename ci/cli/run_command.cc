@@ -2,11 +2,13 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
 #include <list>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -18,6 +20,7 @@
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
+#include "vmtest/host/ledger.h"
 #include "vmtest/supervisor.h"
 
 namespace vmtest::cli {
@@ -28,8 +31,12 @@ namespace fs = std::filesystem;
 /// Listing runs a program's static constructors and no test.
 constexpr std::chrono::seconds kListTime{60};
 
+/// How soon a test that waits for its turn makes room for others.
+constexpr std::chrono::milliseconds kGiveWayTime{100};
+
 struct RunOptions {
   unsigned jobs = 1;
+  unsigned ahead = 1;
   unsigned timeout = 300;
   std::string filter;
   std::string json;
@@ -84,9 +91,10 @@ class Runner {
   /// The signal that ended the run early, or 0.
   int run() {
     while ((next_ < plan_.units.size() || !running_.empty()) && interrupts_.signal() == 0) {
-      while (next_ < plan_.units.size() && running_.size() < options_.jobs) start_next();
+      fill();
       wait();
       collect();
+      give_way();
     }
     running_.clear();  // kills what still runs
     return interrupts_.signal();
@@ -94,13 +102,51 @@ class Runner {
   [[nodiscard]] const std::vector<RunRecord>& records() const { return records_; }
 
  private:
-  void start_next() {
+  /// Has as many tests running as may run, and the next ones get their VMs ready.
+  void fill() {
+    while (begun() < options_.jobs) {
+      const auto waiting = std::find_if(running_.begin(), running_.end(), [](const TestProcess& p) { return p.ahead(); });
+      if (waiting != running_.end()) waiting->begin();
+      else if (next_ < plan_.units.size()) start_next(false);
+      else break;
+    }
+    while (running_.size() - begun() < options_.ahead && next_ < plan_.units.size() && has_gate(plan_.units[next_]) &&
+           !Ledger().somebody_waits()) {
+      start_next(true);
+    }
+  }
+
+  void start_next(bool ahead) {
     const PlannedUnit& planned = plan_.units[next_];
-    const fs::path folder = folder_.path() / std::to_string(next_);
+    // A unit that had to give way is started twice.
+    const fs::path folder = folder_.path() / std::to_string(started_++);
     fs::create_directory(folder);
     ++next_;
     running_.emplace_back(
-        TestProcessOptions{planned.program, planned.unit, std::chrono::seconds(options_.timeout), folder, supervisor_});
+        TestProcessOptions{planned.program, planned.unit, std::chrono::seconds(options_.timeout), folder, supervisor_, ahead});
+  }
+
+  [[nodiscard]] std::size_t begun() const {
+    return static_cast<std::size_t>(
+        std::count_if(running_.begin(), running_.end(), [](const TestProcess& p) { return !p.ahead(); }));
+  }
+
+  /// Tests of a suite one of whose tests came to the gate do so too. Others must not be started before their turn.
+  [[nodiscard]] bool has_gate(const PlannedUnit& planned) const {
+    return gated_.count(suite_of(planned.program, planned.unit)) != 0;
+  }
+  static std::string suite_of(const fs::path& program, const TestUnit& unit) {
+    return program.string() + " " + unit.tests.front().suite;
+  }
+
+  /// A test that waits for its turn must not hold what one that runs waits for: the last one started begins anew later.
+  void give_way() {
+    if (running_.empty() || !running_.back().ahead() || !running_.back().at_gate()) return;
+    const bool others_prepare =
+        std::any_of(running_.begin(), running_.end(), [](const TestProcess& p) { return p.ahead() && !p.at_gate(); });
+    if (others_prepare || !Ledger().somebody_waits()) return;
+    running_.pop_back();
+    --next_;
   }
 
   void wait() {
@@ -108,9 +154,15 @@ class Runner {
     Deadline deadline = Deadline::after(std::chrono::hours(1));
     for (const TestProcess& process : running_) {
       entries.push_back({process.descriptor(), POLLIN, 0});
+      entries.push_back({process.gate_descriptor(), POLLIN, 0});
       deadline = deadline.earlier(process.next_deadline());
+      if (process.ahead()) deadline = deadline.earlier(Deadline::after(kGiveWayTime));
     }
     if (::poll(entries.data(), entries.size(), deadline.poll_timeout()) < 0 && errno != EINTR) throw_errno("poll");
+    for (TestProcess& process : running_) {
+      process.look_at_gate();
+      if (process.came_to_gate()) gated_.insert(suite_of(process.options().program, process.options().unit));
+    }
   }
 
   void collect() {
@@ -133,7 +185,10 @@ class Runner {
   InterruptGuard interrupts_;
   TemporaryDirectory folder_{"vmtest-run-"};
   std::size_t next_ = 0;
+  std::size_t started_ = 0;
+  /// In the order of their units, so those that wait for their turn come last.
   std::list<TestProcess> running_;
+  std::set<std::string> gated_;
   std::vector<RunRecord> records_;
 };
 
@@ -176,6 +231,10 @@ void add_run(CLI::App& app, Action& action) {
       ->type_name("PROGRAM");
   app.add_option("-j,--jobs", options->jobs, "Tests that run at the same time; their VMs wait for memory and CPUs by themselves")
       ->check(CLI::Range(1U, 1024U))
+      ->capture_default_str();
+  app.add_option("--ahead", options->ahead,
+                 "Tests whose VMs are made ready while others run, so that they begin at once when it is their turn")
+      ->check(CLI::Range(0U, 1024U))
       ->capture_default_str();
   app.add_option(
          "--timeout", options->timeout,

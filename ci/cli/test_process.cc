@@ -11,7 +11,9 @@
 #include <set>
 
 #include "vm_inventory.h"
+#include "vmtest/error.h"
 #include "vmtest/host/file_descriptor.h"
+#include "vmtest/host/socket.h"
 #include "vmtest/host/text.h"
 
 namespace vmtest::cli {
@@ -27,6 +29,8 @@ constexpr std::chrono::seconds kSettleTime{3};
 constexpr std::chrono::milliseconds kSettleStep{20};
 /// More output than this says no more; its end is where the failure is.
 constexpr std::size_t kOutputLimit = 256 * 1024;
+/// For a test that waits for its turn.
+constexpr std::chrono::hours kLongestWait{24};
 /// Exit code by which a test's own watchdog ends its process.
 constexpr int kWatchdogExitCode = 124;
 
@@ -35,13 +39,27 @@ std::string environment_or(const char* name, const std::string& otherwise) {
   return value == nullptr || *value == '\0' ? otherwise : value;
 }
 
-ChildProcess start(const TestProcessOptions& options) {
+fs::path gate_path(const TestProcessOptions& options) { return options.folder / "gate"; }
+
+/// None where the temporary folder's path is too long for a socket's: tests are not started ahead then.
+FileDescriptor make_gate(const TestProcessOptions& options) {
+  try {
+    FileDescriptor gate = listen_unix(gate_path(options));
+    set_nonblocking(gate.get());
+    return gate;
+  } catch (const Error&) {
+    return {};
+  }
+}
+
+ChildProcess start(const TestProcessOptions& options, bool has_gate) {
   const FileDescriptor output = open_file(options.folder / "output", O_WRONLY | O_CREAT | O_APPEND);
   ProcessOptions process;
   process.argv = {options.program.string(), "--gtest_filter=" + options.unit.filter(),
                   "--gtest_output=json:" + (options.folder / "result.json").string(), "--gtest_color=no"};
   process.environment = {{"VMTEST_TEST_TIMEOUT", std::to_string((options.timeout - evidence_margin(options.timeout)).count())},
-                         {"VMTEST_REPORT", (options.folder / "report.jsonl").string()}};
+                         {"VMTEST_REPORT", (options.folder / "report.jsonl").string()},
+                         {"VMTEST_GATE", has_gate ? gate_path(options).string() : ""}};
   if (!options.supervisor.empty())
     process.environment["VMTEST_SUPERVISOR"] = environment_or("VMTEST_SUPERVISOR", options.supervisor);
   process.standard_output = output.get();
@@ -103,9 +121,35 @@ std::chrono::seconds evidence_margin(std::chrono::seconds timeout) {
 TestProcess::TestProcess(TestProcessOptions options)
     : options_(std::move(options)),
       marker_("VMTEST_REPORT=" + (options_.folder / "report.jsonl").string()),
-      child_(start(options_)),
+      gate_(make_gate(options_)),
+      child_(start(options_, gate_.valid())),
       start_(Deadline::Clock::now()),
       deadline_(Deadline::after(options_.timeout * options_.unit.tests.size())) {}
+
+void TestProcess::look_at_gate() {
+  if (!gate_) return;
+  auto connection = accept_connection(gate_.get());
+  if (!connection) return;
+  came_to_gate_ = true;
+  waiting_ = std::move(*connection);
+  if (options_.ahead) deadline_ = Deadline::after(kLongestWait);  // it did all it can do for now
+  else open_gate();
+}
+
+void TestProcess::begin() {
+  options_.ahead = false;
+  start_ = Deadline::Clock::now();
+  deadline_ = Deadline::after(options_.timeout * options_.unit.tests.size());
+  if (waiting_) open_gate();
+}
+
+void TestProcess::open_gate() {
+  try {
+    send_message(waiting_.get(), "b");
+  } catch (const std::exception&) {  // it ended meanwhile, which its pidfd tells
+  }
+  waiting_.reset();
+}
 
 void TestProcess::enforce_limit() {
   if (!deadline_.expired() || ended()) return;

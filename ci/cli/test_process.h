@@ -11,6 +11,7 @@
 #include "gtest_result.h"
 #include "process_scan.h"
 #include "vmtest/deadline.h"
+#include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/process.h"
 
 namespace vmtest::cli {
@@ -25,6 +26,8 @@ struct TestProcessOptions {
   std::filesystem::path folder;
   /// Told to the tests when they have not been told already.
   std::filesystem::path supervisor;
+  /// Started before its turn: it gets its VM ready and waits until begin() is called.
+  bool ahead = false;
 };
 
 /// All about a unit that has ended.
@@ -42,7 +45,8 @@ struct UnitResult {
   std::vector<FoundProcess> left_behind;
 };
 
-/// A running process of tests, with its time limit. Destroying it kills it.
+/// A running process of tests, with its time limit. A test on a VM comes to a gate when its VM is ready (see fixtures/gate.h) and
+/// is let through when it is its turn; other tests know no gate. Destroying it kills it.
 class TestProcess {
  public:
   /// Throws std::system_error when the program cannot be started.
@@ -50,6 +54,17 @@ class TestProcess {
 
   /// Readable when the process has ended.
   [[nodiscard]] int descriptor() const { return child_.pidfd(); }
+  /// Readable when its test has come to the gate.
+  [[nodiscard]] int gate_descriptor() const { return gate_.get(); }
+  /// Takes note of a test at the gate; lets it through if it is its turn.
+  void look_at_gate();
+  /// Whether its test has come to the gate, now or before.
+  [[nodiscard]] bool came_to_gate() const { return came_to_gate_; }
+  /// Whether it waits there.
+  [[nodiscard]] bool at_gate() const { return waiting_.valid(); }
+  [[nodiscard]] bool ahead() const { return options_.ahead; }
+  /// It is its turn: its time counts from now on.
+  void begin();
   /// When enforce_limit() must be called next.
   [[nodiscard]] Deadline next_deadline() const { return deadline_; }
   [[nodiscard]] bool ended() { return child_.poll().has_value(); }
@@ -60,10 +75,14 @@ class TestProcess {
   [[nodiscard]] const TestProcessOptions& options() const { return options_; }
 
  private:
+  void open_gate();
   void judge(UnitResult& result, const ExitStatus& status, const std::string& output) const;
 
   TestProcessOptions options_;
   std::string marker_;
+  FileDescriptor gate_;
+  FileDescriptor waiting_;
+  bool came_to_gate_ = false;
   ChildProcess child_;
   Deadline::Clock::time_point start_;
   Deadline deadline_;

@@ -3,12 +3,16 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
+#include <iterator>
 #include <string>
 
 namespace {
@@ -43,6 +47,44 @@ TEST(Shared, First) { EXPECT_EQ(shared_state++, 0); }
 TEST(Shared, Second) { EXPECT_EQ(shared_state++, 1); }
 TEST(Alone, First) { EXPECT_EQ(shared_state++, 0); }
 TEST(Alone, Second) { EXPECT_EQ(shared_state++, 0); }
+
+// As tests on VMs do: getting ready takes time and may be done ahead, then it waits to be let through.
+class Gated : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    note("ready");
+    const int gate = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::strncpy(address.sun_path, std::getenv("VMTEST_GATE"), sizeof address.sun_path - 1);
+    ASSERT_EQ(::connect(gate, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+    char word = 0;
+    ASSERT_EQ(::read(gate, &word, 1), 1);
+    ::close(gate);
+    note("begin");
+  }
+  void TearDown() override { note("end"); }
+  /// A line in the file that the caller reads.
+  static void note(const char* what) {
+    const int file = ::open(std::getenv("SAMPLE_NOTES"), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    const std::string line = std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()) + " " + what + "\n";
+    ASSERT_EQ(::write(file, line.data(), line.size()), static_cast<ssize_t>(line.size()));
+    ::close(file);
+  }
+  /// Until the next test is ready, which it can only be when it was started ahead; not for ever.
+  static void wait_for(const std::string& line) {
+    for (int i = 0; i < 1000; ++i) {
+      std::ifstream file(std::getenv("SAMPLE_NOTES"));
+      const std::string text{std::istreambuf_iterator<char>(file), {}};
+      if (text.find(line) != std::string::npos) return;
+      ::usleep(10000);
+    }
+    FAIL() << line << " does not come";
+  }
+};
+TEST_F(Gated, A) {}
+TEST_F(Gated, B) { wait_for("C ready"); }
+TEST_F(Gated, C) {}
 
 TEST(Bad, Fails) { EXPECT_EQ(1 + 1, 3) << "\x1b[31mred\n::error::not a command"; }
 // As a VM's test that is killed while the VM boots: its supervisor has saved the evidence by then.
