@@ -313,6 +313,24 @@ TEST_F(TemplateTest, PreparationIsDoneOnce) {
   EXPECT_EQ(done, 2);
 }
 
+TEST_F(TemplateTest, FailedPreparationIsNamedAndLeavesEvidence) {
+  VmOptions options;
+  options.evidence_dir = folder_.path() / "evidence";
+  options.preparation = Preparation{"1", [](Vm& guest) {
+                                      guest.run("echo no such package >&2; exit 3");
+                                      return true;
+                                    }};
+  try {
+    (void)Vm::boot({.name = "unprepared"}, options);
+    FAIL() << "it was prepared";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("could not be prepared"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("no such package"), std::string::npos) << error.what();
+  }
+  EXPECT_TRUE(fs::exists(options.evidence_dir / "unprepared" / "console.log"));
+  EXPECT_TRUE(fs::is_empty(data_dir() / "vms"));
+}
+
 TEST_F(ForkTest, ForkOfARunningVmContinuesItsProcesses) {
   Vm parent = Vm::boot();
   parent.run("(i=0; while :; do i=$((i+1)); echo $i > /dev/shm/count; sleep 0.05; done) > /dev/null 2>&1 &");
@@ -379,6 +397,20 @@ TEST_F(ForkTest, PoolSaysWhyItHasNoVm) {
   VmPool pool({.image = "no-such-image"}, 1);
   EXPECT_THROW((void)pool.take(), Unsupported);
   EXPECT_THROW((void)pool.take(), Unsupported);
+}
+
+TEST_F(ForkTest, HungGuestIsReported) {
+  Vm vm = Vm::boot({.boot_timeout = 2s});
+  // Nobody answers behind a port without a driver.
+  vm.run("cd /sys/bus/virtio/drivers/virtio_console && for d in virtio*; do echo $d > unbind; done");
+  try {
+    (void)vm.fork();
+    FAIL() << "it continued";
+  } catch (const Timeout& error) {
+    EXPECT_NE(std::string(error.what()).find("no answer: the guest does not run, or has no agent"), std::string::npos)
+        << error.what();
+  }
+  EXPECT_EQ(vm.run("echo fine").out, "fine\n");
 }
 
 TEST_F(ForkTest, SeveralChildrenOfOneMoment) {

@@ -25,7 +25,7 @@ enum class Accelerator {
 
 /// A disk file the VM gets. The file belongs to who made it; the driver only opens it.
 struct DiskConfig {
-  std::filesystem::path path;
+  std::filesystem::path path = {};
   DiskFormat format = DiskFormat::Qcow2;
   bool read_only = false;
   /// Name of the device in the hypervisor ("root", "seed", "data0"), letters, digits and '-'.
