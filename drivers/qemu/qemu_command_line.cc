@@ -44,6 +44,7 @@ class CommandLine {
     add_board();
     add_boot();
     add_console_and_monitors();
+    for (unsigned port = 0; port < machine_.hotplug_ports; ++port) add_port(port);
     for (std::size_t i = 0; i < machine_.disks.size(); ++i) add_disk(machine_.disks[i], i);
     for (std::size_t i = 0; i < machine_.nics.size(); ++i) add_nic(machine_.nics[i], i);
     add_other_devices();
@@ -108,6 +109,20 @@ class CommandLine {
     }
   }
 
+  /// An empty PCIe slot: q35's root bus itself takes devices only at the start.
+  void add_port(unsigned port) {
+    const std::string number = std::to_string(port + 1);  // 0 means none
+    add({"-device", "pcie-root-port,id=" + hotplug_bus(port) + ",chassis=" + number + ",slot=" + number});
+  }
+
+  [[nodiscard]] std::string bus_of(std::optional<unsigned> port) const {
+    if (!port) return {};
+    if (*port >= machine_.hotplug_ports) {
+      throw Error("there is no port " + std::to_string(*port) + ": the machine has " + std::to_string(machine_.hotplug_ports));
+    }
+    return ",bus=" + hotplug_bus(*port);
+  }
+
   /// A block node over a file. Flushes stop in the host's page cache: a VM's disks are of no use after a crash of the host,
   /// and a crash of QEMU or of the guest loses nothing by it.
   void add_file_node(const std::string& node, const std::filesystem::path& path, DiskFormat format, bool read_only) {
@@ -118,26 +133,24 @@ class CommandLine {
   }
 
   void add_disk(const DiskConfig& disk, std::size_t index) {
-    if (!is_word(disk.id)) throw Error("a disk's id must be letters, digits and '-', not \"" + disk.id + "\"");
-    if (!is_serial(disk.serial)) {
-      throw Error("the serial number of disk \"" + disk.id + "\" must be at most " + std::to_string(kLongestSerial) +
-                  " letters, digits, '-', '_' and '.', not \"" + disk.serial + "\"");
-    }
+    require_valid(disk);
     add_file_node("disk-" + disk.id, disk.path, disk.format, disk.read_only);
     std::string device = "virtio-blk-pci,id=" + disk.id + ",drive=disk-" + disk.id;
     if (!disk.serial.empty()) device += ",serial=" + disk.serial;
+    device += bus_of(disk.hotplug_port);
     // Firmware starts the first disk, and looks at no other.
     if (index == 0 && machine_.boot != BootMode::Direct) device += ",bootindex=1";
     add({"-device", device});
   }
 
   void add_nic(const NicConfig& nic, std::size_t index) {
-    const std::string number = std::to_string(index);
+    const std::string netdev = nic.hotplug_port ? hotplug_netdev(*nic.hotplug_port) : "net" + std::to_string(index);
+    const std::string id = nic.hotplug_port ? hotplug_nic(*nic.hotplug_port) : "nic" + std::to_string(index);
     std::string backend;
     if (nic.kind == NicKind::Tap) {
-      backend = "tap,id=net" + number + ",fd=" + std::to_string(kFirstTapDescriptor + taps_++);
+      backend = "tap,id=" + netdev + ",fd=" + std::to_string(kFirstTapDescriptor + taps_++);
     } else {
-      backend = "user,id=net" + number;
+      backend = "user,id=" + netdev;
       if (nic.kind == NicKind::Isolated) backend += ",restrict=on";
       if (!forwarded_ && paths_.ssh_port != 0) {
         backend += ",hostfwd=tcp:127.0.0.1:" + std::to_string(paths_.ssh_port) + "-:22";
@@ -145,11 +158,12 @@ class CommandLine {
       }
     }
     // Without its boot ROM, which no guest of ours boots from: firmware would spend time on it.
-    std::string device = "virtio-net-pci,id=nic" + number + ",netdev=net" + number + ",romfile=";
+    std::string device = "virtio-net-pci,id=" + id + ",netdev=" + netdev + ",romfile=";
     if (!nic.mac_address.empty()) {
-      if (!is_mac(nic.mac_address)) throw Error("\"" + nic.mac_address + "\" is no MAC address");
+      require_mac(nic.mac_address);
       device += ",mac=" + nic.mac_address;
     }
+    device += bus_of(nic.hotplug_port);
     add({"-netdev", backend, "-device", device});
   }
 
@@ -176,6 +190,22 @@ class CommandLine {
 };
 
 }  // namespace
+
+std::string hotplug_bus(unsigned port) { return "port" + std::to_string(port); }
+std::string hotplug_netdev(unsigned port) { return "net-port" + std::to_string(port); }
+std::string hotplug_nic(unsigned port) { return "nic-port" + std::to_string(port); }
+
+void require_valid(const DiskConfig& disk) {
+  if (!is_word(disk.id)) throw Error("a disk's id must be letters, digits and '-', not \"" + disk.id + "\"");
+  if (!is_serial(disk.serial)) {
+    throw Error("the serial number of disk \"" + disk.id + "\" must be at most " + std::to_string(kLongestSerial) +
+                " letters, digits, '-', '_' and '.', not \"" + disk.serial + "\"");
+  }
+}
+
+void require_mac(const std::string& text) {
+  if (!is_mac(text)) throw Error("\"" + text + "\" is no MAC address");
+}
 
 std::string qemu_program(Architecture architecture) { return "qemu-system-" + std::string(to_string(architecture)); }
 

@@ -39,6 +39,15 @@ inline constexpr int kFirstTapDescriptor = 3;
 /// the order of their cards from kFirstTapDescriptor up. Throws Error for what no QEMU can run: Accelerator::Auto, an id or
 /// serial number with characters it may not have, UEFI without firmware.
 [[nodiscard]] std::vector<std::string> qemu_command_line(const MachineConfig& machine, const QemuPaths& paths);
+/// QEMU's name of a port for devices that are plugged in later.
+[[nodiscard]] std::string hotplug_bus(unsigned port);
+/// QEMU's names of the two halves of a card that is plugged into a port.
+[[nodiscard]] std::string hotplug_netdev(unsigned port);
+[[nodiscard]] std::string hotplug_nic(unsigned port);
+/// Throws Error for an id or serial number with characters it may not have.
+void require_valid(const DiskConfig& disk);
+/// Throws Error for a MAC address that is none.
+void require_mac(const std::string& text);
 /// `text` as the value of a key=value option: QEMU reads a doubled comma as one.
 [[nodiscard]] std::string qemu_escape(const std::string& text);
 

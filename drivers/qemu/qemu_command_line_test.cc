@@ -204,6 +204,22 @@ TEST(QemuCommandLineTest, OnlyTheFirstUserCardForwardsThePort) {
   EXPECT_TRUE(has_option(words, "-netdev", "user,id=net1"));
 }
 
+TEST(QemuCommandLineTest, WhatWasPluggedInIsInItsPort) {
+  MachineConfig machine;
+  machine.hotplug_ports = 2;
+  machine.disks = {{.path = "/root.qcow2", .id = "root"}, {.path = "/x.qcow2", .id = "plugged0", .hotplug_port = 1}};
+  machine.nics = {{.mac_address = "52:54:00:12:34:56"}, {.mac_address = "52:54:00:12:34:57", .hotplug_port = 0}};
+  const Words words = qemu_command_line(machine, kPaths);
+  EXPECT_TRUE(has_option(words, "-device", "pcie-root-port,id=port0,chassis=1,slot=1"));
+  EXPECT_TRUE(has_option(words, "-device", "pcie-root-port,id=port1,chassis=2,slot=2"));
+  EXPECT_TRUE(has_option(words, "-device", "virtio-blk-pci,id=plugged0,drive=disk-plugged0,bus=port1"));
+  EXPECT_TRUE(has_option(words, "-netdev", "user,id=net-port0"));
+  EXPECT_TRUE(
+      has_option(words, "-device", "virtio-net-pci,id=nic-port0,netdev=net-port0,romfile=,mac=52:54:00:12:34:57,bus=port0"));
+  machine.disks[1].hotplug_port = 2;
+  EXPECT_THROW((void)qemu_command_line(machine, kPaths), Error);
+}
+
 TEST(QemuCommandLineTest, RefusesAnUnsettledAccelerator) {
   MachineConfig machine;
   machine.accelerator = Accelerator::Auto;

@@ -55,6 +55,8 @@ class QemuDriver::Machine {
                                        const std::map<std::string, std::filesystem::path>& overlays, const Deadline& deadline);
   /// Stops the guest, writes its device state to `state_file` and ends QEMU; memory that is shared with a file is left out.
   void freeze(const std::filesystem::path& state_file, const Deadline& deadline);
+  /// The connection to its monitor. Throws std::system_error when QEMU does not run.
+  std::shared_ptr<QmpClient> qmp(const Deadline& deadline);
   /// Runs a QMP command, for as long as a living QEMU may take or until `deadline`.
   nlohmann::json execute(const std::string& command);
   nlohmann::json execute(const std::string& command, const Deadline& deadline);
@@ -67,7 +69,6 @@ class QemuDriver::Machine {
   void forget_asked();
   /// Gives a QEMU that waits for it the device state, and lets the guest go on.
   static void restore(QmpClient& qemu, const std::filesystem::path& state_file);
-  std::shared_ptr<QmpClient> qmp(const Deadline& deadline);
   std::shared_ptr<QmpClient> connect_started();
   void drop_qmp();
   /// Readable when QEMU has ended; none when it was never started or is gone for good. Waiting on it holds up nobody, while

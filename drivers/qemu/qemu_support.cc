@@ -54,6 +54,10 @@ Support QemuDriver::support(Capability capability) const {
     case Capability::ReadinessMarker:
     case Capability::Entropy:
     case Capability::PauseResume:
+    case Capability::Snapshot:
+    case Capability::Restore:
+    case Capability::DiskHotplug:
+    case Capability::NetworkHotplug:
     case Capability::Graphics:
       return supported();
     case Capability::Tap:
@@ -74,8 +78,6 @@ Support QemuDriver::support(Capability capability) const {
       return not_built("by a memory backend");
     case Capability::MemoryZones:
       return not_built("by -numa");
-    case Capability::DiskHotplug:
-      return not_built("by device_add on a reserved port");
     case Capability::DiskResize:
       return not_built("by block_resize");
     case Capability::DiskCacheModes:
@@ -84,8 +86,6 @@ Support QemuDriver::support(Capability capability) const {
       return not_built("by block_set_io_throttle");
     case Capability::SocketPair:
       return not_built("by -netdev dgram");
-    case Capability::NetworkHotplug:
-      return not_built("by netdev_add on a reserved port");
     case Capability::BridgedNetwork:
       return not_built("by a TAP in a bridge of the host");
     case Capability::VhostUserNet:
@@ -94,10 +94,6 @@ Support QemuDriver::support(Capability capability) const {
       return not_built("by virtiofsd and vhost-user-fs-pci");
     case Capability::ReadOnlyShare:
       return not_built("by virtiofsd and vhost-user-fs-pci");
-    case Capability::Snapshot:
-      return not_built("by snapshot-save or migration to a file");
-    case Capability::Restore:
-      return not_built("by snapshot-load or -incoming");
     case Capability::LiveMigration:
       return not_built("by migrate");
     case Capability::Counters:

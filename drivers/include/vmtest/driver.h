@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "vmtest/capability.h"
+#include "vmtest/hotplug_facet.h"
 #include "vmtest/machine_config.h"
 #include "vmtest/template_facet.h"
 #include "vmtest/vm_handle.h"
@@ -83,6 +84,7 @@ class Driver {
 
   /// Freezing and forking VMs; null when this driver does not. Owned by the driver.
   [[nodiscard]] virtual TemplateFacet* templates() { return nullptr; }
+  [[nodiscard]] virtual HotplugFacet* hotplug() { return nullptr; }
 };
 
 }  // namespace vmtest

@@ -32,6 +32,8 @@ struct DiskConfig {
   std::string id;
   /// Serial number the guest sees (up to 20 characters), for /dev/disk/by-id.
   std::string serial = {};
+  /// The port it is plugged into; none for a disk the machine always had.
+  std::optional<unsigned> hotplug_port = {};
 };
 
 /// How a network card is connected.
@@ -50,6 +52,8 @@ struct NicConfig {
   std::string mac_address;
   /// Tap: the device's name; made by prepare() when empty.
   std::string tap_name = {};
+  /// The port it is plugged into; none for a card the machine always had.
+  std::optional<unsigned> hotplug_port = {};
 };
 
 /// Firmware files for BootMode::Uefi. `variables` is this VM's own writable copy.
@@ -100,6 +104,9 @@ struct MachineConfig {
   std::filesystem::path restore_from = {};
   /// A byte stream between host and guest for the guest agent, see TemplateFacet::connect_agent.
   bool agent_channel = false;
+
+  /// Free places for devices that are plugged in while the guest runs, see HotplugFacet. Numbered from 0.
+  unsigned hotplug_ports = 0;
 
   bool random_number_generator = true;
   bool memory_balloon = false;

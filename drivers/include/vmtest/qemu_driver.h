@@ -16,7 +16,7 @@ namespace vmtest {
 ///
 /// Files in the VM's work folder: handle.json, command_line.txt, console.log, qemu.log. Sockets in its runtime folder:
 /// qmp.sock, qmp-cli.sock (for people and tools), console.sock, agent.sock, vnc.sock.
-class QemuDriver final : public Driver, private TemplateFacet {
+class QemuDriver final : public Driver, private TemplateFacet, private HotplugFacet {
  public:
   QemuDriver();
   ~QemuDriver() override;
@@ -39,6 +39,7 @@ class QemuDriver final : public Driver, private TemplateFacet {
   [[nodiscard]] ConsoleEndpoint console_endpoint(const VmHandle& vm) const override;
   [[nodiscard]] std::optional<VmExit> wait_exit(const VmHandle& vm, std::chrono::milliseconds timeout) override;
   [[nodiscard]] TemplateFacet* templates() override { return this; }
+  [[nodiscard]] HotplugFacet* hotplug() override { return this; }
 
  private:
   class Machine;
@@ -52,6 +53,12 @@ class QemuDriver final : public Driver, private TemplateFacet {
                                        const std::map<std::string, std::filesystem::path>& overlays,
                                        const Deadline& deadline) override;
   [[nodiscard]] FileDescriptor connect_agent(const VmHandle& vm, const Deadline& deadline) override;
+
+  // Devices on PCIe root ports that the machine was started with.
+  void attach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
+  void attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
+  void detach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
+  void detach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
 
   /// The VM if this object owns it, else one connected to for the call; none when nobody runs it any more.
   std::shared_ptr<Machine> find(const VmHandle& vm) const;
