@@ -12,6 +12,7 @@
 #include "bench_support.h"
 #include "cli11.h"
 #include "vmtest/error.h"
+#include "vmtest/host/process.h"
 #include "vmtest/vm.h"
 #include "vmtest/vm_pool.h"
 
@@ -45,6 +46,29 @@ json measure_pool(const vmtest::VmSpec& spec) {
   const double handover = seconds_since(start);
   vm.run("true");
   return {{"handover", handover}, {"command", seconds_since(start)}};
+}
+
+/// A login to a guest that has seen one before, by the client that everybody has.
+json measure_warm_login(const vmtest::VmSpec& spec) {
+  vmtest::Vm vm = vmtest::Vm::boot(spec);
+  const fs::path& folder = vm.handle().work_dir;
+  const std::vector<std::string> argv = {"ssh",
+                                         "-q",
+                                         "-F",
+                                         "none",
+                                         "-i",
+                                         folder / "id_ed25519",
+                                         "-p",
+                                         std::to_string(vm.ssh_port()),
+                                         "-o",
+                                         "UserKnownHostsFile=" + (folder / "known_hosts").string(),
+                                         "root@127.0.0.1",
+                                         "true"};
+  const auto login = [&] { (void)vmtest::run_tool(argv, vmtest::Deadline::after(std::chrono::minutes(1))); };
+  login();
+  const auto start = Clock::now();
+  login();
+  return {{"login", seconds_since(start)}};
 }
 
 json measure_vm_fork(const vmtest::VmSpec& spec) {
@@ -90,7 +114,7 @@ int main(int argc, char** argv) {
   std::string what = "boot";
   int count = 1;
   fs::path parts;
-  app.add_option("what", what)->check(CLI::IsMember({"boot", "pool", "fork", "many"}));
+  app.add_option("what", what)->check(CLI::IsMember({"boot", "pool", "warm", "fork", "many"}));
   app.add_option("--image", image);
   app.add_option("--memory", spec.memory_mib);
   app.add_option("--cpus", spec.vcpus);
@@ -103,6 +127,7 @@ int main(int argc, char** argv) {
   try {
     const json result = what == "boot"   ? measure_boot(spec, parts)
                         : what == "pool" ? measure_pool(spec)
+                        : what == "warm" ? measure_warm_login(spec)
                         : what == "fork" ? measure_vm_fork(spec)
                                          : measure_many(spec, count);
     fmt::print("{}\n", result.dump());

@@ -6,6 +6,8 @@ ratios.fork_ssh                    from the call to the first SSH command answer
 ratios.debian_fork_ssh_over_tiny   the price of a real distribution
 ratios.tiny_cold_over_fork         cold boot over fork, both to the first SSH command answered
 ratios.debian_cold_over_fork
+ratios.pool_across                 a VM made ahead for a new process, from that process's turn to its first SSH command answered,
+                                   over a login to a guest that has seen one
 figures.pool_handover_s            a VM of a pool handed to a test body
 figures.vm_fork_pause_s            how long a VM stands still while it is forked
 figures.tests_per_minute_fork      a suite of 50 trivial tests, each with a pristine `tiny`, two jobs; and _cold
@@ -15,6 +17,7 @@ import argparse
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -57,6 +60,28 @@ def tests_per_minute(runner, suite, mode):
     if done.returncode != 0:
         sys.exit(f"the suite failed:\n{done.stderr[-3000:]}")
     return TESTS / (time.monotonic() - begin) * 60
+
+
+def ahead(suite, folder):
+    """A process that made its VM before its turn came: from its turn to its first command answered."""
+    gate = f"{folder}/gate"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(gate)
+        os.chmod(gate, 0o600)
+        listener.listen(1)
+        listener.settimeout(120)
+        argv = [suite, "--gtest_filter=DISABLED_Ahead.*", "--gtest_also_run_disabled_tests"]
+        environment = {**os.environ, "VMTEST_FORK": "require", "VMTEST_GATE": gate}
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            connection, _ = listener.accept()
+            begin = time.monotonic()
+            connection.sendall(b"1")
+            out, _ = process.communicate()
+    os.unlink(gate)
+    if process.returncode != 0:
+        sys.exit(f"the test failed:\n{out}")
+    answered = next(float(line.split()[1]) for line in out.splitlines() if line.startswith("answered "))
+    return {"across": round(answered - begin, 4)}
 
 
 def main():
@@ -111,7 +136,10 @@ def main():
             for run in range(a.runs):
                 measure.say(f"pool and fork of a running VM {run + 1}/{a.runs}")
                 series.run("pool", lambda: ours(a.program, "pool", *TINY))
+                series.run("pool", lambda: ahead(f"{build}/ci/vmtest_bench_suite", folder))
+                series.run("warm", lambda: ours(a.program, "warm", *TINY))
                 series.run("vm_fork", lambda: ours(a.program, "fork", *TINY))
+            ratios["pool_across"] = round(series.median("pool_across") / series.median("warm_login"), 3)
         if "suite" in a.parts:
             for mode, name in (("require", "fork"), ("never", "cold")):
                 measure.say(f"{TESTS} tests, {name}")

@@ -80,6 +80,7 @@ Refresh parse_refresh(const Json& request) {
   refresh.entropy = *entropy;
   refresh.hostname = text_member(request, "hostname");
   refresh.machine_id = text_member(request, "machine_id");
+  refresh.host_key = {text_member(request, "host_key"), text_member(request, "host_key_public")};
   return refresh;
 }
 
@@ -87,8 +88,8 @@ void rename_host(const std::string& hostname) {
   if (sethostname(hostname.c_str(), hostname.size()) != 0) {
     fail_errno("cannot set the host name " + hostname);
   }
-  write_file("/etc/hostname", hostname + "\n", 0644);
-  write_file("/etc/hosts", rename_in_hosts(find_file("/etc/hosts").value_or(""), hostname), 0644);
+  overwrite_file("/etc/hostname", hostname + "\n", 0644);
+  overwrite_file("/etc/hosts", rename_in_hosts(find_file("/etc/hosts").value_or(""), hostname), 0644);
 }
 
 }  // namespace
@@ -120,7 +121,7 @@ void apply_refresh(const Refresh& refresh) {
     rename_host(refresh.hostname);
   }
   if (!refresh.machine_id.empty()) {
-    write_file(kMachineIdFile, refresh.machine_id + "\n", 0444);
+    overwrite_file(kMachineIdFile, refresh.machine_id + "\n", 0444);
   }
 }
 
@@ -182,7 +183,11 @@ std::string Agent::answer(std::string_view line) {
     id = text_member(request, "id");
     const std::string operation = text_member(request, "op");
     if (operation == "refresh") {
-      apply_refresh(parse_refresh(request));
+      const Refresh refresh = parse_refresh(request);
+      apply_refresh(refresh);
+      if (!refresh.host_key.private_key.empty()) {
+        set_host_key_(refresh.host_key);
+      }
       // The same words as after a boot, once the host can hear them in the right order: after what it asked for was done.
       write_console("\nVMRS_READY " + announced_address() + "\n");
     } else if (operation == "sync") {

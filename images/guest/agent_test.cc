@@ -11,7 +11,11 @@
 namespace vmtest::guest {
 namespace {
 
-TEST(AgentTest, AnswersAPing) { EXPECT_EQ(Agent::answer(R"({"id":"7","op":"ping"})"), R"({"id":"7","ok":true})"); }
+std::string answer(std::string_view line) {
+  return Agent([](const HostKey&) {}).answer(line);
+}
+
+TEST(AgentTest, AnswersAPing) { EXPECT_EQ(answer(R"({"id":"7","op":"ping"})"), R"({"id":"7","ok":true})"); }
 
 TEST(AgentTest, KeepsAReplyUntilTheHostTakesIt) {
   std::array<int, 2> ends{};
@@ -23,7 +27,7 @@ TEST(AgentTest, KeepsAReplyUntilTheHostTakesIt) {
   for (ssize_t count = 0; (count = write(ends[1], noise.data(), noise.size())) > 0;) {
     filled += static_cast<std::size_t>(count);
   }
-  Agent agent;
+  Agent agent([](const HostKey&) {});
   agent.attach(Descriptor(ends[1]));
   const std::string request = "{\"id\":\"7\",\"op\":\"ping\"}\n";
   ASSERT_EQ(write(host.get(), request.data(), request.size()), static_cast<ssize_t>(request.size()));
@@ -41,20 +45,20 @@ TEST(AgentTest, KeepsAReplyUntilTheHostTakesIt) {
 }
 
 TEST(AgentTest, RefusesAnUnknownOperation) {
-  EXPECT_EQ(Agent::answer(R"({"id":"8","op":"fly"})"), R"({"id":"8","ok":false,"error":"unknown operation fly"})");
+  EXPECT_EQ(answer(R"({"id":"8","op":"fly"})"), R"({"id":"8","ok":false,"error":"unknown operation fly"})");
 }
 
 TEST(AgentTest, RefusesWhatIsNoJson) {
-  const std::string reply = Agent::answer("hello");
+  const std::string reply = answer("hello");
   EXPECT_NE(reply.find(R"("ok":false,"error":"JSON line 1 column 1)"), std::string::npos) << reply;
 }
 
 TEST(AgentTest, RefusesARefreshWithoutEntropy) {
-  EXPECT_EQ(Agent::answer(R"({"id":"9","op":"refresh","hostname":"x"})"),
+  EXPECT_EQ(answer(R"({"id":"9","op":"refresh","hostname":"x"})"),
             R"({"id":"9","ok":false,"error":"entropy: must be Base64 of some bytes"})");
 }
 
-TEST(AgentTest, QuotesWhatTheHostSent) { EXPECT_EQ(Agent::answer(R"({"id":"a\"b","op":"ping"})"), R"({"id":"a\"b","ok":true})"); }
+TEST(AgentTest, QuotesWhatTheHostSent) { EXPECT_EQ(answer(R"({"id":"a\"b","op":"ping"})"), R"({"id":"a\"b","ok":true})"); }
 
 TEST(AgentTest, RenamesTheMachineInHosts) {
   EXPECT_EQ(rename_in_hosts("127.0.0.1 localhost\n127.0.1.1 old\n10.0.0.1 other\n", "new.example"),

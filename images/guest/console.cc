@@ -15,14 +15,23 @@ constexpr int kPauseMilliseconds = 100;
 }  // namespace
 
 void write_console(std::string_view text) {
-  // Opened each time: before the root is switched there may be no /dev, and a hang-up of the line must not silence us for good.
-  const Descriptor console(open("/dev/console", O_WRONLY | O_NOCTTY | O_CLOEXEC));
-  while (console && !text.empty()) {
-    const ssize_t written = write(console.get(), text.data(), text.size());
-    if (written <= 0) {
-      return;
+  // Kept open, since opening it costs a guest under emulation tens of milliseconds. A hang-up of the line must not silence us
+  // for good, and before the root is switched there may be no /dev: then it is opened anew.
+  static Descriptor console;
+  bool is_fresh = false;
+  while (!text.empty()) {
+    if (!console) {
+      console = Descriptor(open("/dev/console", O_WRONLY | O_NOCTTY | O_CLOEXEC));
+      is_fresh = true;
     }
-    text.remove_prefix(static_cast<std::size_t>(written));
+    const ssize_t written = console ? write(console.get(), text.data(), text.size()) : -1;
+    if (written > 0) {
+      text.remove_prefix(static_cast<std::size_t>(written));
+    } else if (is_fresh) {
+      return;
+    } else {
+      console = Descriptor();
+    }
   }
 }
 

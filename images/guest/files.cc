@@ -88,6 +88,22 @@ void write_file(const std::string& path, std::string_view content, mode_t permis
   }
 }
 
+void overwrite_file(const std::string& path, std::string_view content, mode_t permissions) {
+  const Descriptor file(open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW));
+  struct stat info {};
+  if (!file || fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode)) {
+    unlink(path.c_str());
+    write_file(path, content, permissions);
+    return;
+  }
+  const bool longer = info.st_size > static_cast<off_t>(content.size());
+  const bool other_mode = (info.st_mode & 07777U) != permissions;
+  if (!write_all(file.get(), content) || (longer && ftruncate(file.get(), static_cast<off_t>(content.size())) != 0) ||
+      (other_mode && fchmod(file.get(), permissions) != 0)) {
+    fail_errno("cannot write " + path);
+  }
+}
+
 bool poke(const std::string& path, std::string_view content) {
   const Descriptor file(open(path.c_str(), O_WRONLY | O_CLOEXEC));
   return file && write_all(file.get(), content);

@@ -41,6 +41,8 @@ class Descriptor {
 enum class WriteMode { Replace, Append };
 /// Writes a file with exactly these permission bits; missing parent folders are made (0755). Throws.
 void write_file(const std::string& path, std::string_view content, mode_t permissions, WriteMode mode = WriteMode::Replace);
+/// The same, in place when there is a regular file: a fraction of the work of making its content anew, but not all at once.
+void overwrite_file(const std::string& path, std::string_view content, mode_t permissions);
 /// Writes to a file that exists already, /proc and /sys knobs for instance. False when that fails.
 bool poke(const std::string& path, std::string_view content);
 /// Makes a folder and its parents (0755). Throws.

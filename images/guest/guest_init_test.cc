@@ -398,5 +398,16 @@ TEST(DhcpTest, IgnoresBrokenAnswers) {
   EXPECT_FALSE(parse_dhcp_reply(reply_packet(5, "\x01"s), 7, kMac).has_value());
 }
 
+TEST(ListenerInodeTest, IsThatOfThePortThatListens) {
+  const std::string table =
+      "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+      "   0: 0100007F:0016 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 11 1 0 20 4 0 10 -1\n"
+      "   1: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 12 1 0 100 0 0 10 0\n"
+      "   2: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 13 1 0 100 0 0 10 0\n";
+  EXPECT_EQ(listener_inode(table, 22), 13U);
+  EXPECT_EQ(listener_inode(table, 8080), 12U);
+  EXPECT_EQ(listener_inode(table, 23), 0U);
+}
+
 }  // namespace
 }  // namespace vmtest::guest

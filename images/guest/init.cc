@@ -12,6 +12,7 @@
 #include <stdexcept>
 
 #include "guest/mounts.h"
+#include "guest/openssh_key.h"
 #include "guest/setup.h"
 
 namespace vmtest::guest {
@@ -20,6 +21,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr std::uint16_t kSshPort = 22;
+constexpr const char* kServer = "dropbear";
 constexpr milliseconds kSshWait = std::chrono::seconds(60);
 constexpr milliseconds kSshPoll{4};
 constexpr milliseconds kBannerWait = std::chrono::seconds(5);
@@ -156,13 +158,22 @@ void Init::load_seed() {
 
 void Init::start_services() {
   // In the foreground, messages to its log, keys only; -e hands our environment on to logins.
-  services_.emplace_back("dropbear", std::vector<std::string>{"dropbear", "-F", "-E", "-s", "-e", "-p", std::to_string(kSshPort),
-                                                              "-r", kHostKeyFile});
+  services_.emplace_back(
+      kServer, std::vector<std::string>{"dropbear", "-F", "-E", "-s", "-e", "-p", std::to_string(kSshPort), "-r", kHostKeyFile});
   if (command_line_.count("vmtest.shell") > 0 && command_line_["vmtest.shell"] != "0") {
     services_.emplace_back("shell", std::vector<std::string>{"/bin/sh", "-l"}, console_terminal());
   }
   for (Service& service : services_) {
     service.start();
+  }
+}
+
+void Init::set_host_key(const HostKey& key) {
+  write_file(kHostKeyFile, dropbear_key(key.private_key), 0600);
+  for (Service& service : services_) {
+    if (service.name() == kServer) {
+      service.restart();
+    }
   }
 }
 

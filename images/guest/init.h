@@ -44,6 +44,7 @@ class Init {
   void load_seed();
   void start_services();
   void wait_for_ssh();
+  void set_host_key(const HostKey& key);
   void start_next_command();
   void command_ended(int status);
   void announce(Announcement announcement);
@@ -62,7 +63,7 @@ class Init {
   DeviceListener devices_;
   Descriptor signals_;
   PowerButton power_button_;
-  Agent agent_;
+  Agent agent_{[this](const HostKey& key) { set_host_key(key); }};
   Seed seed_;
   std::optional<Network> network_;
   std::vector<Service> services_;

@@ -70,7 +70,7 @@ void enter_root(const std::map<std::string, std::string>& command_line, Timeline
 
 /// Answers the host for ever.
 int be_the_agent() {
-  Agent agent;
+  Agent agent([](const HostKey& key) { set_openssh_host_key(key.private_key, key.public_key); });
   try {
     const auto end = std::chrono::steady_clock::now() + kPortWait;
     while (!agent.open_port(kAgentPort)) {

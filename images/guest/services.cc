@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 
@@ -20,6 +21,10 @@ namespace vmtest::guest {
 namespace {
 
 constexpr std::chrono::seconds kShortLife{1};
+constexpr std::uint16_t kOpensshPort = 22;
+/// A server that was told to start anew does so in a fraction of a second, unless it is emulated on a busy host.
+constexpr std::chrono::seconds kRestartWait{20};
+constexpr useconds_t kRestartPollMicroseconds = 5000;
 
 struct Streams {
   std::string input;
@@ -128,6 +133,17 @@ void Service::start() {
   }
 }
 
+void Service::restart() {
+  if (pid_ > 0) {
+    kill(pid_, SIGTERM);
+    int status = 0;
+    while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+    }
+    pid_ = -1;
+  }
+  start();
+}
+
 bool Service::ended(pid_t pid, int status) {
   if (pid != pid_) {
     return false;
@@ -139,6 +155,44 @@ bool Service::ended(pid_t pid, int status) {
   }
   next_start_ = brief ? started_ + kShortLife : Clock::now();
   return true;
+}
+
+unsigned long listener_inode(std::string_view proc_net_tcp, std::uint16_t port) {
+  static constexpr std::size_t kLocalAddress = 1;
+  static constexpr std::size_t kState = 3;
+  static constexpr std::size_t kInode = 9;
+  static constexpr std::string_view kListening = "0A";
+  for (const std::string_view line : split(proc_net_tcp, "\n")) {
+    const std::vector<std::string_view> words = split(line, " ");
+    if (words.size() <= kInode || words[kState] != kListening) {
+      continue;
+    }
+    const std::string address(words[kLocalAddress]);
+    const std::size_t colon = address.rfind(':');
+    if (colon != std::string::npos && std::strtoul(address.c_str() + colon + 1, nullptr, 16) == port) {
+      return std::strtoul(std::string(words[kInode]).c_str(), nullptr, 10);
+    }
+  }
+  return 0;
+}
+
+void set_openssh_host_key(const std::string& private_key, const std::string& public_key) {
+  write_file("/etc/ssh/ssh_host_ed25519_key", private_key, 0600);
+  write_file("/etc/ssh/ssh_host_ed25519_key.pub", public_key + "\n", 0644);
+  const auto listener = [] { return listener_inode(find_file("/proc/net/tcp").value_or(""), kOpensshPort); };
+  const unsigned long old = listener();
+  const long pid = std::strtol(find_file("/run/sshd.pid").value_or("").c_str(), nullptr, 10);
+  // It reads its keys anew and keeps the connections it has.
+  if (pid <= 1 || kill(static_cast<pid_t>(pid), SIGHUP) != 0) {
+    throw std::runtime_error("no sshd to take the new host key: /run/sshd.pid names no process");
+  }
+  const auto end = std::chrono::steady_clock::now() + kRestartWait;
+  for (unsigned long now = old; now == old || now == 0; now = listener()) {
+    if (std::chrono::steady_clock::now() > end) {
+      throw std::runtime_error("sshd does not listen with its new host key");
+    }
+    usleep(kRestartPollMicroseconds);
+  }
 }
 
 bool answers_ssh(std::uint16_t port, std::chrono::milliseconds wait) {

@@ -41,6 +41,8 @@ class Service {
 
   [[nodiscard]] const std::string& name() const { return name_; }
   void start();
+  /// Ends it, waits for that, and starts it again. What it started goes on.
+  void restart();
   /// Tells it of a child that ended; true when it was its own.
   bool ended(pid_t pid, int status);
   /// When it is to be started again, or empty.
@@ -54,6 +56,12 @@ class Service {
   Clock::time_point started_{};
   std::optional<Clock::time_point> next_start_;
 };
+
+/// Gives the running OpenSSH server another ed25519 host key, and returns when it listens with that. Throws.
+void set_openssh_host_key(const std::string& private_key, const std::string& public_key);
+
+/// The inode of the socket that listens on this port in the text of /proc/net/tcp; 0 when there is none.
+[[nodiscard]] unsigned long listener_inode(std::string_view proc_net_tcp, std::uint16_t port);
 
 /// True when an SSH server on this port of loopback answers with its banner ("SSH-") within the time.
 [[nodiscard]] bool answers_ssh(std::uint16_t port, std::chrono::milliseconds wait);

@@ -8,6 +8,7 @@
 #include <array>
 #include <stdexcept>
 
+#include "guest/agent.h"
 #include "guest/console.h"
 #include "guest/devices.h"
 #include "guest/files.h"
@@ -65,12 +66,8 @@ void set_hostname(const std::string& hostname) {
   if (find_file("/etc/hostname") == hostname + "\n") {
     return;
   }
-  const std::string short_name = hostname.substr(0, hostname.find('.'));
   write_file("/etc/hostname", hostname + "\n", 0644);
-  write_file("/etc/hosts",
-             "127.0.0.1 localhost\n127.0.1.1 " + hostname + (short_name == hostname ? "" : " " + short_name) +
-                 "\n::1 localhost ip6-localhost ip6-loopback\n",
-             0644);
+  write_file("/etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n", 0644);
 }
 
 bool instance_is_known(const std::string& instance_id) { return find_file(kInstanceFile) == instance_id; }
@@ -88,6 +85,8 @@ void apply_seed(const Seed& seed) {
   for (const SeedFile& file : seed.files) {
     write_seed_file(file);
   }
+  // Once, whether or not one of the files was to bring it.
+  overwrite_file("/etc/hosts", rename_in_hosts(find_file("/etc/hosts").value_or(""), seed.hostname), 0644);
 }
 
 void ensure_host_key() {

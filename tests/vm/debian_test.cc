@@ -13,11 +13,12 @@ namespace {
 
 using namespace std::chrono_literals;
 
+/// The same in all tests, so that those which may share a template do.
 VmSpec debian() {
   VmSpec spec;
   spec.image = "debian-12";
   spec.vcpus = 2;
-  spec.memory_mib = 1024;
+  spec.memory_mib = 768;
   spec.user = "root";
   return spec;
 }

@@ -8,12 +8,15 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 #include <thread>
 
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/ledger.h"
+#include "vmtest/host/process.h"
 #include "vmtest/template_store.h"
 #include "vmtest/vm_pool.h"
 #include "vmtest/vm_test.h"
@@ -142,6 +145,21 @@ TEST_F(ForkTest, RandomNumbersDiffer) {
   EXPECT_EQ(servers.size(), 4U);
 }
 
+TEST_F(ForkTest, HostKeyIsItsOwnOnRequest) {
+  const std::string show = "dropbearkey -y -f /etc/dropbear/dropbear_ed25519_host_key | awk '/^ssh-ed25519/ {print $2}'";
+  // Each login checks the key that its VM is known by.
+  Vm shared = Vm::boot();
+  Vm also_shared = Vm::boot();
+  Vm own = Vm::boot({.fresh_host_key = true});
+  const std::string key = shared.run(show).out;
+  EXPECT_EQ(also_shared.run(show).out, key);
+  EXPECT_NE(own.run(show).out, key);
+  Vm child = own.fork();
+  EXPECT_NE(child.run(show).out, own.run(show).out);
+  own.reboot();
+  EXPECT_NE(own.run(show).out, key);
+}
+
 TEST_F(TemplateTest, ClockIsTheHosts) {
   (void)Vm::boot();
   std::this_thread::sleep_for(2s);  // makes the template old; nothing is waited for
@@ -168,6 +186,9 @@ TEST_F(ForkTest, NetworkWorks) {
   ASSERT_EQ(::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
   vm.run("nc 10.0.2.2 " + std::to_string(ntohs(address.sin_port)) + " < /dev/null > /dev/null & sleep 1");
   EXPECT_TRUE(wait_readable(listener.get(), Deadline::after(20s)));
+  // The network's DHCP server answers a fork as it answered the guest that was booted.
+  const std::string lease = vm.run("udhcpc -f -n -q -i eth0 -s /bin/true 2>&1").out;
+  EXPECT_NE(lease.find("lease of 10.0.2.15 obtained"), std::string::npos) << lease;
 }
 
 TEST_F(ForkTest, RebootAndRestartWork) {
@@ -284,6 +305,29 @@ TEST_F(TemplateTest, TwoThatWantTheSameTemplateMakeItOnce) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(forked, 2);
   EXPECT_EQ(templates().size(), 1U);
+}
+
+TEST_F(TemplateTest, TwoProcessesThatWantTheSameTemplateMakeItOnce) {
+  const fs::path report = folder_.path() / "report";
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 2; ++i) {
+    threads.emplace_back([&] {
+      const ToolResult done = exec_tool({VMTEST_CLI, "exec", "--image", "tiny", "--", "true"}, Deadline::after(120s),
+                                        {{"VMTEST_REPORT", report.string()}});
+      EXPECT_TRUE(done.status.ok()) << done.err;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(templates().size(), 1U);
+  int booted = 0;
+  int forked = 0;
+  std::istringstream lines(read_file(report));
+  for (std::string line; std::getline(lines, line);) {
+    const auto vm = nlohmann::json::parse(line);
+    if (vm.contains("phases")) ++(vm.at("forked") ? forked : booted);
+  }
+  EXPECT_EQ(booted, 1) << read_file(report);
+  EXPECT_EQ(forked, 2) << read_file(report);
 }
 
 TEST_F(TemplateTest, PreparationIsDoneOnce) {
@@ -467,6 +511,10 @@ TEST_F(ForkTest, DebianIsAHealthyMachineOfItsOwn) {
   EXPECT_EQ(two.exec(running).out, "running\n") << two.exec("systemctl --failed --no-legend");
   const auto now = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   EXPECT_NEAR(std::stod(two.run("date +%s.%N").out), now, 2);
+  const std::string show_key = "cat /etc/ssh/ssh_host_ed25519_key.pub";
+  Vm other_key =
+      Vm::boot({.name = "deb-key", .image = "debian-12", .vcpus = 2, .memory_mib = 768, .user = "root", .fresh_host_key = true});
+  EXPECT_NE(other_key.run(show_key).out, two.run(show_key).out);
   Vm child = two.fork();
   EXPECT_EQ(child.exec(running).out, "running\n") << child.exec("systemctl --failed --no-legend");
 }
