@@ -5,7 +5,8 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root" || exit 2
 
-say() { printf '== %s\n' "$*" >&2; }
+# say TEXT...: with the time since the script's start.
+say() { printf '== %d:%02d %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*" >&2; }
 
 die() {
   printf '%s: %s\n' "${0##*/}" "$*" >&2
