@@ -27,3 +27,5 @@ build() {
 
 # Quick to compile, and still fast enough that what tests wait for is the guest.
 quick_flags=(-DCMAKE_BUILD_TYPE=Debug "-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1" -DCMAKE_EXPORT_COMPILE_COMMANDS=ON)
+# With sanitizers, under which optimising takes as long as all the rest. Guests are not run there.
+sanitizer_flags=(-DCMAKE_BUILD_TYPE=Debug "-DCMAKE_CXX_FLAGS_DEBUG=-O0 -g1" -DVMTEST_BUILD_EXAMPLES=OFF -DVMTEST_BUILD_VM_TESTS=OFF)

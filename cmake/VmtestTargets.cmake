@@ -43,6 +43,11 @@ function(vmtest_test name)
   vmtest_common(${name})
   target_include_directories(${name} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/tests/support)
   target_link_libraries(${name} PRIVATE ${TEST_DEPENDS} GTest::gtest GTest::gtest_main)
+  # Worth it where several files share it.
+  list(LENGTH TEST_SOURCES count)
+  if(count GREATER 3)
+    target_precompile_headers(${name} PRIVATE <gtest/gtest.h> <chrono> <filesystem> <functional> <map> <string> <thread> <vector>)
+  endif()
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60
     PROPERTIES LABELS "${TEST_LABEL}" TIMEOUT ${TEST_TIMEOUT} ENVIRONMENT "VMTEST_SUPERVISOR=$<TARGET_FILE:vmtest_supervisor>" ${TEST_PROPERTIES})
 endfunction()
