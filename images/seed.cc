@@ -340,7 +340,14 @@ std::string user_data(const SeedConfig& config) {
   }
   if (config.profile == SeedProfile::Fast) {
     // The only modules that run, all in the first stage, bootcmd last: it calls off the other stages.
-    data["cloud_init_modules"] = {"write-files", "users-groups", "ssh", "bootcmd"};
+    Json modules = Json::array();
+    if (config.grow_root) {
+      modules = {"growpart", "resizefs"};
+    }
+    for (const char* name : {"write-files", "users-groups", "ssh", "bootcmd"}) {
+      modules.push_back(name);
+    }
+    data["cloud_init_modules"] = std::move(modules);
     data["bootcmd"] = {{"/bin/sh", "-c", kFinishFirstStage, "sh", config.instance_id}};
   }
   return "#cloud-config\n" + to_text(data, "a command, user or environment value") + "\n";

@@ -130,9 +130,19 @@ TEST(SeedUserDataTest, GivesTheEnvironmentToPamAndToSshd) {
 TEST(SeedUserDataTest, FastProfileRunsOneStage) {
   const json data = parse_user_data(example());
 
-  EXPECT_EQ(data.at("cloud_init_modules").back(), "bootcmd");
+  EXPECT_EQ(data.at("cloud_init_modules"), json::array({"write-files", "users-groups", "ssh", "bootcmd"}));
   EXPECT_EQ(json::parse(meta_data(example())).at("dsmode"), "local");
   EXPECT_FALSE(written_file(data, "/etc/ssh/sshd_config.d/10-vmtest.conf").is_null());
+}
+
+TEST(SeedUserDataTest, FastProfileGrowsTheRootOnRequest) {
+  SeedConfig config = example();
+  config.grow_root = true;
+
+  const json data = parse_user_data(config);
+
+  EXPECT_EQ(data.at("cloud_init_modules"),
+            json::array({"growpart", "resizefs", "write-files", "users-groups", "ssh", "bootcmd"}));
 }
 
 TEST(SeedUserDataTest, StockProfileLeavesStagesAndSshdAlone) {

@@ -167,7 +167,8 @@ std::chrono::microseconds QemuDriver::Machine::checkpoint(const fs::path& state_
 std::optional<std::string> QemuDriver::obstacle(const MachineConfig& machine) const {
   if (!machine.extra_arguments.empty()) return "extra arguments for QEMU may bring devices whose state cannot be saved";
   for (const NicConfig& nic : machine.nics) {
-    if (nic.kind == NicKind::Tap) return "a TAP network has an address of its own, which a fork cannot change yet";
+    if (!nic.tap_name.empty())
+      return "a TAP of the host's may be part of a larger network, where its MAC address would be there twice";
   }
   if (machine.vnc) return "a display is not forked";
   return std::nullopt;

@@ -80,6 +80,10 @@ Refresh parse_refresh(const Json& request) {
   refresh.entropy = *entropy;
   refresh.hostname = text_member(request, "hostname");
   refresh.machine_id = text_member(request, "machine_id");
+  if (const std::string to = text_member(request, "new_address"); !to.empty()) {
+    refresh.address = {text_member(request, "old_address"), to, text_member(request, "old_gateway"),
+                       text_member(request, "new_gateway")};
+  }
   refresh.host_key = {text_member(request, "host_key"), text_member(request, "host_key_public")};
   return refresh;
 }
@@ -122,6 +126,9 @@ void apply_refresh(const Refresh& refresh) {
   }
   if (!refresh.machine_id.empty()) {
     overwrite_file(kMachineIdFile, refresh.machine_id + "\n", 0444);
+  }
+  if (refresh.address) {
+    readdress(*refresh.address);
   }
 }
 

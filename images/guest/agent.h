@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "guest/files.h"
+#include "guest/readdress.h"
 
 namespace vmtest::guest {
 
@@ -31,6 +32,8 @@ struct Refresh {
   std::string machine_id;
   /// Empty: stays.
   HostKey host_key;
+  /// Its new addresses; none: they stay.
+  std::optional<AddressChange> address;
 };
 
 /// Answers the host over a byte stream, one JSON object a line each way: requests {"op": NAME, "id": N, ...}, replies

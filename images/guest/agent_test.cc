@@ -60,6 +60,11 @@ TEST(AgentTest, RefusesARefreshWithoutEntropy) {
 
 TEST(AgentTest, QuotesWhatTheHostSent) { EXPECT_EQ(answer(R"({"id":"a\"b","op":"ping"})"), R"({"id":"a\"b","ok":true})"); }
 
+TEST(ReplaceAddressTest, ReplacesWhatStandsAlone) {
+  EXPECT_EQ(replace_address("Address=10.0.0.2/30\nGateway=10.0.0.1\n110.0.0.2 10.0.0.21 1.10.0.0.2", "10.0.0.2", "10.9.9.6"),
+            "Address=10.9.9.6/30\nGateway=10.0.0.1\n110.0.0.2 10.0.0.21 1.10.0.0.2");
+}
+
 TEST(AgentTest, RenamesTheMachineInHosts) {
   EXPECT_EQ(rename_in_hosts("127.0.0.1 localhost\n127.0.1.1 old\n10.0.0.1 other\n", "new.example"),
             "127.0.0.1 localhost\n127.0.1.1\tnew.example new\n10.0.0.1 other\n");

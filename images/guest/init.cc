@@ -13,6 +13,7 @@
 
 #include "guest/mounts.h"
 #include "guest/openssh_key.h"
+#include "guest/readdress.h"
 #include "guest/setup.h"
 
 namespace vmtest::guest {
@@ -118,10 +119,12 @@ void Init::bring_up() {
     if (!instance_is_known(seed_.instance_id)) {
       set_hostname(seed_.hostname);
     } else {
-      // A fork was given another name since.
+      // A fork was given another name and address since.
       set_hostname(std::string(trim(find_file("/etc/hostname").value_or(seed_.hostname))));
+      apply_remembered_change(seed_.cards);
     }
     if (!instance_is_known(seed_.instance_id)) {
+      grow_root();
       apply_seed(seed_);
     } else {
       next_command_ = seed_.commands.size();

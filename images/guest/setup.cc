@@ -2,10 +2,16 @@
 
 #include <fcntl.h>
 #include <strings.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <array>
+#include <cstdint>
+#include <cstdlib>
 #include <stdexcept>
 
 #include "guest/agent.h"
@@ -17,11 +23,19 @@
 #include "guest/services.h"
 #include "guest/users.h"
 
+/// Not in the headers that programs see; from the kernel's documentation of ext4.
+#ifndef EXT4_IOC_RESIZE_FS
+#define EXT4_IOC_RESIZE_FS _IOW('f', 16, std::uint64_t)
+#endif
+
 namespace vmtest::guest {
 namespace {
 
 constexpr const char* kSeedLabel = "cidata";
 constexpr const char* kInstanceFile = "/var/lib/vmtest/instance-id";
+constexpr std::uint64_t kSector = 512;
+/// A disk this much larger than its file system was made larger since; tables and journal take less.
+constexpr std::uint64_t kGrowFromPercent = 120;
 constexpr const char* kMachineIdFile = "/etc/machine-id";
 
 std::string require_file(const IsoReader& iso, const std::string& name) {
@@ -70,6 +84,8 @@ void set_hostname(const std::string& hostname) {
   write_file("/etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n", 0644);
 }
 
+bool reads_seed_at_each_boot() { return access(kInstanceFile, F_OK) == 0; }
+
 bool instance_is_known(const std::string& instance_id) { return find_file(kInstanceFile) == instance_id; }
 
 void remember_instance(const std::string& instance_id) { write_file(kInstanceFile, instance_id, 0644); }
@@ -87,6 +103,25 @@ void apply_seed(const Seed& seed) {
   }
   // Once, whether or not one of the files was to bring it.
   overwrite_file("/etc/hosts", rename_in_hosts(find_file("/etc/hosts").value_or(""), seed.hostname), 0644);
+}
+
+void grow_root() {
+  struct stat info {};
+  struct statvfs space {};
+  if (stat("/", &info) != 0 || statvfs("/", &space) != 0) {
+    fail_errno("cannot look at the root file system");
+  }
+  const std::string device = "/sys/dev/block/" + std::to_string(major(info.st_dev)) + ":" + std::to_string(minor(info.st_dev));
+  const std::uint64_t disk = std::strtoull(find_file(device + "/size").value_or("").c_str(), nullptr, 10) * kSector;
+  // What the file system counts leaves its own tables out.
+  if (disk < space.f_blocks * space.f_frsize / 100 * kGrowFromPercent) {
+    return;
+  }
+  const Descriptor root(open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  std::uint64_t blocks = disk / space.f_bsize;
+  if (!root || ioctl(root.get(), EXT4_IOC_RESIZE_FS, &blocks) != 0) {
+    fail_errno("cannot make the root file system as large as its disk");
+  }
 }
 
 void ensure_host_key() {

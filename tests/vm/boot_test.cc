@@ -27,6 +27,7 @@ class TinyBootTest : public VmTest {
     spec.files = {{"/etc/my/config", std::string("binary\0content", 14), 0640}};
     spec.setup_commands = {"echo one >> /root/order", "echo two >> /root/order"};
     spec.data_disks = {{.size_mib = 16, .serial = "scratch"}};
+    spec.disk_size_mib = 4096;
     spec.templates = Template::Never;
     return spec;
   }
@@ -41,6 +42,7 @@ TEST_F(TinyBootTest, IsWhatTheSpecSays) {
   EXPECT_EQ(vm().run("cat /root/order").out, "one\ntwo\n");
   EXPECT_EQ(vm().run("cat /sys/block/vdc/serial /sys/block/vdc/size").out, "scratch32768\n");
   EXPECT_EQ(vm().run("id -un").out, "root\n");
+  EXPECT_GT(std::stoi(vm().run("df -m / | awk 'END {print $2}'").out), 3800);
 }
 
 TEST_F(TinyBootTest, TellsItsPhases) {

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <functional>
+#include <string>
 
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
@@ -79,11 +81,13 @@ TEST_F(DebianTest, BackgroundProcessIsKilledWhenDropped) {
   vm().wait_until([&] { return !vm().exec({"pgrep", "-f", "^sleep 7654"}).ok(); }, 60s, "the process to be gone");
 }
 
-/// Boots with `spec` and sees that a command works.
-void expect_boots(const VmSpec& spec) {
+/// Boots with `spec` and sees that a command works, and what else is to hold.
+void expect_boots(
+    const VmSpec& spec, const std::function<void(Vm&)>& then = [](Vm&) {}) {
   try {
     Vm vm = Vm::boot(spec);
     EXPECT_EQ(vm.run("cat /etc/debian_version").out.substr(0, 3), "12.");
+    then(vm);
   } catch (const Unsupported& reason) {
     GTEST_SKIP() << reason.what();
   }
@@ -92,8 +96,9 @@ void expect_boots(const VmSpec& spec) {
 TEST(DebianBootTest, BootsFromItsDiskByBios) {
   VmSpec spec = debian();
   spec.boot = BootMode::Bios;
+  spec.disk_size_mib = 5000;
   spec.templates = Template::Never;
-  expect_boots(spec);
+  expect_boots(spec, [](Vm& vm) { EXPECT_GT(std::stoi(vm.run("df -m --output=size / | tail -1").out), 4500); });
 }
 
 TEST(DebianBootTest, BootsFromItsDiskByUefi) {

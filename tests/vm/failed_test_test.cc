@@ -2,12 +2,16 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <termios.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <vector>
 
+#include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/process.h"
@@ -21,6 +25,38 @@ namespace {
 using namespace std::chrono_literals;
 
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+/// A person's terminal.
+class Terminal {
+ public:
+  Terminal() : ours_(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC)) {
+    if (::grantpt(ours_.get()) != 0 || ::unlockpt(ours_.get()) != 0) throw_errno("cannot make a terminal");
+    theirs_ = open_file(::ptsname(ours_.get()), O_RDWR | O_NOCTTY);
+  }
+  [[nodiscard]] int programs_end() const { return theirs_.get(); }
+  void type(std::string_view keys) const { write_all(ours_.get(), keys); }
+  /// Waits until the text was printed.
+  [[nodiscard]] bool shows(const std::string& text) {
+    const Deadline deadline = Deadline::after(30s);
+    while (!contains(shown_, text)) {
+      char data[4096];
+      if (!wait_readable(ours_.get(), deadline)) return false;
+      const ssize_t count = ::read(ours_.get(), data, sizeof data);
+      if (count <= 0) return false;
+      shown_.append(data, static_cast<std::size_t>(count));
+    }
+    return true;
+  }
+  [[nodiscard]] bool echoes() const {
+    termios settings{};
+    return ::tcgetattr(theirs_.get(), &settings) == 0 && (settings.c_lflag & ECHO) != 0;
+  }
+
+ private:
+  FileDescriptor ours_;
+  FileDescriptor theirs_;
+  std::string shown_;
+};
 
 class FailedTestTest : public ::testing::Test {
  protected:
@@ -53,6 +89,17 @@ class FailedTestTest : public ::testing::Test {
     std::vector<std::string> argv = {VMTEST_CLI};
     argv.insert(argv.end(), arguments.begin(), arguments.end());
     return exec_tool(argv, Deadline::after(90s), {{"VMTEST_HOME", home_.string()}});
+  }
+  /// Starts `vmtest` on a terminal.
+  ChildProcess start_on(const Terminal& terminal, const std::vector<std::string>& arguments) {
+    ProcessOptions options;
+    options.argv = {VMTEST_CLI};
+    options.argv.insert(options.argv.end(), arguments.begin(), arguments.end());
+    options.environment = {{"VMTEST_HOME", home_.string()}};
+    options.standard_input = terminal.programs_end();
+    options.standard_output = terminal.programs_end();
+    options.standard_error = terminal.programs_end();
+    return ChildProcess::start(options);
   }
   /// Files below the home's evidence folder with that name.
   [[nodiscard]] std::vector<std::filesystem::path> evidence(const std::string& file) const {
@@ -111,6 +158,19 @@ TEST_F(FailedTestTest, KeptVmCanBeEnteredAndStopped) {
   const ToolResult answer = vmtest({"ssh", name, "--", "cat", "/root/file"});
   EXPECT_EQ(answer.out, "kept\n") << answer.err;
   EXPECT_EQ(vmtest({"ssh", name, "--", "exit 7"}).status.code, 7);
+  {
+    Terminal terminal;
+    ChildProcess console = start_on(terminal, {"console", name});
+    EXPECT_TRUE(terminal.shows("attached to " + name));
+    (void)vmtest({"ssh", name, "--", "echo said on the console > /dev/console"});
+    EXPECT_TRUE(terminal.shows("said on the console"));
+    terminal.type("\x1d");  // Ctrl-]
+    const auto ended = console.wait(Deadline::after(20s));
+    ASSERT_TRUE(ended);
+    EXPECT_TRUE(ended->ok());
+    EXPECT_TRUE(terminal.echoes()) << "the terminal was left raw";
+  }
+  EXPECT_TRUE(contains(vmtest({"ps"}).out, name));
   EXPECT_EQ(vmtest({"stop", name}).status.code, 0);
   EXPECT_FALSE(has_vms());
   EXPECT_EQ(vmtest({"stop", name}).status.code, 3);

@@ -1,5 +1,6 @@
 // VMs that continue from a template, and forks of running ones: each a guest of its own, none knows of the others.
 
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <sys/mount.h>
@@ -86,7 +87,7 @@ std::string key_exchange_cookie(const Vm& vm) {
   const FileDescriptor connection(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in address{};
   address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  EXPECT_EQ(::inet_pton(AF_INET, vm.ip().c_str(), &address.sin_addr), 1) << vm.ip();
   address.sin_port = htons(vm.ssh_port());
   EXPECT_EQ(::connect(connection.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
   write_all(connection.get(), "SSH-2.0-vmtest\r\n");
@@ -189,6 +190,25 @@ TEST_F(ForkTest, NetworkWorks) {
   // The network's DHCP server answers a fork as it answered the guest that was booted.
   const std::string lease = vm.run("udhcpc -f -n -q -i eth0 -s /bin/true 2>&1").out;
   EXPECT_NE(lease.find("lease of 10.0.2.15 obtained"), std::string::npos) << lease;
+}
+
+TEST_F(ForkTest, GuestsOnTapsHaveAddressesOfTheirOwn) {
+  try {
+    std::vector<Vm> vms;
+    for (int i = 0; i < 2; ++i) vms.push_back(Vm::boot({.network = Network::Tap}));
+    vms.push_back(vms[1].fork());
+    std::set<std::string> addresses;
+    for (Vm& vm : vms) {
+      addresses.insert(vm.ip());
+      EXPECT_NE(vm.run("ip -4 addr show dev eth0").out.find("inet " + vm.ip() + "/"), std::string::npos) << vm.ip();
+      EXPECT_NE(vm.run("ip route").out.find("default via " + vm.handle().gateway), std::string::npos) << vm.run("ip route").out;
+    }
+    EXPECT_EQ(addresses.size(), 3U);
+    vms[2].reboot();
+    EXPECT_NE(vms[2].run("ip -4 addr show dev eth0").out.find("inet " + vms[2].ip() + "/"), std::string::npos);
+  } catch (const Unsupported& reason) {
+    GTEST_SKIP() << reason.what();
+  }
 }
 
 TEST_F(ForkTest, RebootAndRestartWork) {
@@ -496,10 +516,20 @@ TEST_F(ForkTest, DebianIsAHealthyMachineOfItsOwn) {
   } catch (const Unsupported& reason) {
     GTEST_SKIP() << reason.what();
   }
-  const auto boot = [](const std::string& name) {
-    return Vm::boot({.name = name, .image = "debian-12", .vcpus = 2, .memory_mib = 768, .user = "root"});
+  // On a TAP the addresses must differ too; that needs privileges.
+  VmSpec spec{.image = "debian-12", .vcpus = 2, .memory_mib = 768, .network = Network::Tap, .user = "root"};
+  const auto boot = [&](const std::string& name) {
+    spec.name = name;
+    return Vm::boot(spec);
   };
-  Vm one = boot("deb-one");
+  Vm one = [&] {
+    try {
+      return boot("deb-one");
+    } catch (const Unsupported&) {
+      spec.network = Network::User;
+      return boot("deb-one");
+    }
+  }();
   Vm two = boot("deb-two");
   EXPECT_TRUE(two.forked());
   EXPECT_EQ(two.run("hostname; hostname -f; cat /etc/hostname").out, "deb-two\ndeb-two\ndeb-two\n");
@@ -512,11 +542,18 @@ TEST_F(ForkTest, DebianIsAHealthyMachineOfItsOwn) {
   const auto now = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   EXPECT_NEAR(std::stod(two.run("date +%s.%N").out), now, 2);
   const std::string show_key = "cat /etc/ssh/ssh_host_ed25519_key.pub";
-  Vm other_key =
-      Vm::boot({.name = "deb-key", .image = "debian-12", .vcpus = 2, .memory_mib = 768, .user = "root", .fresh_host_key = true});
+  spec.fresh_host_key = true;
+  Vm other_key = boot("deb-key");
   EXPECT_NE(other_key.run(show_key).out, two.run(show_key).out);
   Vm child = two.fork();
   EXPECT_EQ(child.exec(running).out, "running\n") << child.exec("systemctl --failed --no-legend");
+  if (spec.network == Network::Tap) {
+    EXPECT_NE(one.ip(), two.ip());
+    EXPECT_NE(two.ip(), child.ip());
+    EXPECT_NE(child.run("ip -4 addr").out.find("inet " + child.ip() + "/"), std::string::npos);
+    child.reboot();
+    EXPECT_NE(child.run("ip -4 addr").out.find("inet " + child.ip() + "/"), std::string::npos);
+  }
 }
 
 TEST_F(TemplateTest, HundredForksLeaveNothingBehind) {

@@ -73,6 +73,9 @@ struct SeedConfig {
   /// Environment of SSH logins. Names of letters, digits and '_'; values of one line.
   std::map<std::string, std::string> environment = {};
   SeedProfile profile = SeedProfile::Fast;
+  /// Whether Fast, too, makes the root file system as large as its disk, which runs further programs. Stock always does, and
+  /// `tiny`.
+  bool grow_root = false;
 };
 
 /// Throws Error that names the field and what is wrong with it. The functions below call it first.
