@@ -30,8 +30,6 @@ class DebianTest : public SharedVmTest<DebianTest> {
   static VmSpec shared_spec() {
     VmSpec spec = debian();
     spec.hostname = "deb";
-    spec.files = {{"/etc/my/config", "from the seed\n", 0600}};
-    spec.setup_commands = {"cp /etc/my/config /root/copied"};
     return spec;
   }
 
@@ -41,8 +39,6 @@ class DebianTest : public SharedVmTest<DebianTest> {
 
 TEST_F(DebianTest, IsWhatTheSpecSays) {
   EXPECT_EQ(vm().run("hostname").out, "deb\n");
-  EXPECT_EQ(vm().run("cat /root/copied").out, "from the seed\n");
-  EXPECT_EQ(vm().run("stat -c %a /etc/my/config").out, "600\n");
   EXPECT_EQ(vm().run("nproc").out, "2\n");
 }
 
@@ -97,8 +93,16 @@ TEST(DebianBootTest, BootsFromItsDiskByBios) {
   VmSpec spec = debian();
   spec.boot = BootMode::Bios;
   spec.disk_size_mib = 5000;
+  spec.hostname = "deb";
+  spec.files = {{"/etc/my/config", "from the seed\n", 0600}};
+  spec.setup_commands = {"cp /etc/my/config /root/copied"};
   spec.templates = Template::Never;
-  expect_boots(spec, [](Vm& vm) { EXPECT_GT(std::stoi(vm.run("df -m --output=size / | tail -1").out), 4500); });
+  expect_boots(spec, [](Vm& vm) {
+    EXPECT_EQ(vm.run("hostname").out, "deb\n");
+    EXPECT_EQ(vm.run("cat /root/copied").out, "from the seed\n");
+    EXPECT_EQ(vm.run("stat -c %a /etc/my/config").out, "600\n");
+    EXPECT_GT(std::stoi(vm.run("df -m --output=size / | tail -1").out), 4500);
+  });
 }
 
 TEST(DebianBootTest, BootsFromItsDiskByUefi) {

@@ -58,11 +58,11 @@ struct GuestCommand {
 /// How a guest command ended, and what it said.
 struct CommandResult {
   /// Exit status, when it exited.
-  std::optional<int> exit_code;
+  std::optional<int> exit_code = {};
   /// Signal name without "SIG" ("KILL"), when a signal ended it.
-  std::string signal;
-  std::string out;
-  std::string err;
+  std::string signal = {};
+  std::string out = {};
+  std::string err = {};
   /// Output went beyond the limit, and `out` or `err` lacks its end.
   bool truncated = false;
 
