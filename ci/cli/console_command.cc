@@ -17,7 +17,7 @@
 #include "vmtest/error.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/socket.h"
-#include "vmtest/qemu_driver.h"
+#include "vmtest/router_driver.h"
 
 namespace vmtest::cli {
 
@@ -54,7 +54,7 @@ Flow pump(int from, int to, bool watch_keys) {
 
 int attach(const std::string& name) {
   const VmEntry vm = find_vm(name);
-  const ConsoleEndpoint endpoint = QemuDriver().console_endpoint(vm.handle.value());
+  const ConsoleEndpoint endpoint = RouterDriver().console_endpoint(vm.handle.value());
   if (endpoint.kind != ConsoleEndpoint::Kind::UnixSocket) throw Error("VM \"" + name + "\" has no console on a Unix socket");
   const FileDescriptor socket = connect_unix(endpoint.address);
   fmt::print(stderr, "attached to {}; Ctrl-] detaches. What was printed before is in {}\n", name, endpoint.log.string());

@@ -9,6 +9,7 @@
 #include "ports.h"
 #include "qemu_command_line.h"
 #include "qemu_machine.h"
+#include "state_rules.h"
 #include "tap.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
@@ -68,15 +69,6 @@ void hand_over(SupervisorConnection& supervisor, const HostSide& side, const std
     supervisor.hold("subnet" + std::to_string(i), side.subnets[i].descriptor());
 }
 
-/// Whether the folder is that VM's own, and not what a damaged handle names.
-bool is_folder_of(const VmHandle& vm) {
-  try {
-    return parse_vm_handle(read_file(vm.work_dir / "handle.json")).id == vm.id;
-  } catch (const std::exception&) {
-    return false;
-  }
-}
-
 }  // namespace
 
 QemuDriver::QemuDriver() = default;
@@ -93,9 +85,7 @@ std::optional<std::string> QemuDriver::unavailable_reason() const {
 DiskNeeds QemuDriver::disk_needs() const { return {{DiskFormat::Qcow2, DiskFormat::Raw}, true}; }
 
 std::shared_ptr<QemuDriver::Machine> QemuDriver::find(const VmHandle& vm) const {
-  if (vm.driver != DriverKind::Qemu) {
-    throw Error("VM \"" + vm.name + "\" belongs to the driver " + std::string(to_string(vm.driver)) + ", not to QEMU's");
-  }
+  require_kind(vm, DriverKind::Qemu);
   {
     const std::lock_guard lock(mutex_);
     if (const auto found = machines_.find(vm.id); found != machines_.end()) return found->second;
@@ -154,7 +144,7 @@ VmHandle QemuDriver::prepare(const PrepareRequest& request) {
 VmHandle QemuDriver::start(const VmHandle& vm, const MachineConfig& machine) {
   const auto target = require(vm, "start");
   const std::lock_guard lock(target->order());
-  target->require_state(target->state(), {VmState::Prepared, VmState::Stopped}, "start");
+  require_state(target->handle(), target->state(), {VmState::Prepared, VmState::Stopped}, "start");
   MachineConfig complete = machine;
   if (!complete.nics.empty() && complete.nics.front().mac_address.empty()) complete.nics.front().mac_address = vm.mac_address;
   with_context("cannot start VM \"" + vm.name + "\"", [&] { target->launch(complete); });
@@ -174,7 +164,7 @@ VmHandle QemuDriver::stop(const VmHandle& vm, std::chrono::milliseconds timeout)
   const auto target = require(vm, "stop");
   const std::lock_guard lock(target->order());
   const VmState before = state_for_stop(*target, deadline);
-  target->require_state(before, {VmState::Running, VmState::Suspended, VmState::Failed}, "stop");
+  require_state(target->handle(), before, {VmState::Running, VmState::Suspended, VmState::Failed}, "stop");
   target->mark_asked();
   const auto term_time = std::min(kLongestTermTime, timeout / kTermShare);
   const auto ended_by = [&](const Deadline& moment) { return target->wait_exit(moment.remaining()).has_value(); };
@@ -203,7 +193,7 @@ VmHandle QemuDriver::stop(const VmHandle& vm, std::chrono::milliseconds timeout)
 VmHandle QemuDriver::suspend(const VmHandle& vm) {
   const auto target = require(vm, "suspend");
   const std::lock_guard lock(target->order());
-  target->require_state(target->state(), {VmState::Running}, "suspend");
+  require_state(target->handle(), target->state(), {VmState::Running}, "suspend");
   with_context("cannot suspend VM \"" + vm.name + "\"", [&] { target->execute("stop"); });
   return vm;
 }
@@ -211,7 +201,7 @@ VmHandle QemuDriver::suspend(const VmHandle& vm) {
 VmHandle QemuDriver::resume(const VmHandle& vm) {
   const auto target = require(vm, "resume");
   const std::lock_guard lock(target->order());
-  target->require_state(target->state(), {VmState::Suspended}, "resume");
+  require_state(target->handle(), target->state(), {VmState::Suspended}, "resume");
   with_context("cannot resume VM \"" + vm.name + "\"", [&] { target->execute("cont"); });
   return vm;
 }
@@ -223,7 +213,7 @@ void QemuDriver::destroy(const VmHandle& vm) {
     machines_.erase(vm.id);
   }
   // Only when the supervisor died before its time is anything left.
-  if (!is_folder_of(vm)) return;
+  if (!owns_its_folder(vm)) return;
   std::error_code ignored;
   fs::remove_all(vm.runtime_dir, ignored);
   fs::remove_all(vm.work_dir, ignored);
@@ -240,7 +230,7 @@ VmState QemuDriver::state(const VmHandle& vm) {
       // The supervisor answers as long as there is a VM.
     }
   }
-  return is_folder_of(vm) ? VmState::Failed : VmState::Destroyed;
+  return owns_its_folder(vm) ? VmState::Failed : VmState::Destroyed;
 }
 
 std::string QemuDriver::guest_ip(const VmHandle& vm) {

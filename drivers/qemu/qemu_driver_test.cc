@@ -1,4 +1,5 @@
-// The driver with a real QEMU and no guest: without a disk it sits in its firmware.
+// What is QEMU's own about its driver, beside what drivers/contract tries on all: with a real QEMU and no guest, which sits in
+// its firmware without a disk.
 
 #include "vmtest/qemu_driver.h"
 
@@ -20,6 +21,7 @@
 #include "vmtest/host/process.h"
 #include "vmtest/host/socket.h"
 #include "vmtest/supervisor.h"
+#include "wait.h"
 
 namespace vmtest {
 namespace {
@@ -27,14 +29,9 @@ namespace {
 namespace fs = std::filesystem;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+using testing::wait_until;
 
-bool poll_until(const std::function<bool()>& condition, const Deadline& deadline = Deadline::after(seconds(20))) {
-  while (!condition()) {
-    if (deadline.expired()) return false;
-    std::this_thread::sleep_for(milliseconds(2));
-  }
-  return true;
-}
+Deadline soon() { return Deadline::after(seconds(20)); }
 
 std::string failure_of(const std::function<void()>& call) {
   try {
@@ -45,7 +42,7 @@ std::string failure_of(const std::function<void()>& call) {
   return "nothing was thrown";
 }
 
-class QemuDriverTest : public testing::Test {
+class QemuDriverTest : public ::testing::Test {
  protected:
   void SetUp() override {
     if (const auto why = driver_.unavailable_reason()) GTEST_SKIP() << *why;
@@ -81,37 +78,6 @@ class QemuDriverTest : public testing::Test {
   QemuDriver driver_;
   std::optional<VmHandle> vm_;
 };
-
-TEST_F(QemuDriverTest, PreparesFoldersPortAndHandle) {
-  const VmHandle& vm = prepare();
-  EXPECT_EQ(driver_.state(vm), VmState::Prepared);
-  EXPECT_EQ(vm.driver, DriverKind::Qemu);
-  EXPECT_EQ(vm.id.rfind("qemu-", 0), 0U);
-  EXPECT_EQ(vm.work_dir, folder_.path() / "vms" / "probe");
-  EXPECT_EQ(fs::status(vm.runtime_dir).permissions(), fs::perms::owner_all);
-  EXPECT_NE(vm.ssh_port, 0);
-  EXPECT_EQ(parse_vm_handle(read_file(vm.work_dir / "handle.json")), vm);
-  EXPECT_EQ(fs::status(vm.work_dir / "handle.json").permissions(), fs::perms::owner_read | fs::perms::owner_write);
-}
-
-TEST_F(QemuDriverTest, StartsSuspendsResumesAndStops) {
-  const VmHandle& vm = start();
-  EXPECT_EQ(driver_.state(vm), VmState::Running);
-  (void)driver_.suspend(vm);
-  EXPECT_EQ(driver_.state(vm), VmState::Suspended);
-  (void)driver_.resume(vm);
-  EXPECT_EQ(driver_.state(vm), VmState::Running);
-  (void)driver_.stop(vm, seconds(1));
-  EXPECT_EQ(driver_.state(vm), VmState::Stopped);
-}
-
-TEST_F(QemuDriverTest, StartsAgainAfterStop) {
-  const VmHandle& vm = start();
-  (void)driver_.stop(vm, milliseconds(0));
-  (void)driver_.start(vm, machine());
-  EXPECT_EQ(driver_.state(vm), VmState::Running);
-  EXPECT_EQ(driver_.wait_exit(vm, milliseconds(0)), std::nullopt);
-}
 
 TEST_F(QemuDriverTest, ForwardsItsPort) {
   const VmHandle& vm = start();
@@ -182,13 +148,6 @@ TEST_F(QemuDriverTest, StopOfAHungQemuKeepsItsTime) {
   EXPECT_EQ(driver_.state(vm), VmState::Stopped);
 }
 
-TEST_F(QemuDriverTest, StopsASuspendedVm) {
-  const VmHandle& vm = start();
-  (void)driver_.suspend(vm);
-  (void)driver_.stop(vm, milliseconds(200));
-  EXPECT_EQ(driver_.state(vm), VmState::Stopped);
-}
-
 TEST_F(QemuDriverTest, CrashIsReportedAtOnce) {
   const VmHandle& vm = start();
   ASSERT_EQ(::kill(qemu_pid(), SIGKILL), 0);
@@ -197,14 +156,6 @@ TEST_F(QemuDriverTest, CrashIsReportedAtOnce) {
   EXPECT_FALSE(exit->orderly);
   EXPECT_NE(exit->how.find("signal 9"), std::string::npos) << exit->how;
   EXPECT_EQ(driver_.state(vm), VmState::Failed);
-}
-
-TEST_F(QemuDriverTest, FailedVmCanBeStopped) {
-  const VmHandle& vm = start();
-  ASSERT_EQ(::kill(qemu_pid(), SIGKILL), 0);
-  ASSERT_TRUE(driver_.wait_exit(vm, seconds(20)));
-  (void)driver_.stop(vm, seconds(1));
-  EXPECT_EQ(driver_.state(vm), VmState::Stopped);
 }
 
 TEST_F(QemuDriverTest, SignalFromOutsideIsNoOrderlyEnd) {
@@ -266,126 +217,15 @@ TEST_F(QemuDriverTest, FixedPortThatIsTakenIsAnError) {
   EXPECT_FALSE(fs::exists(folder_.path() / "vms" / "second"));
 }
 
-TEST_F(QemuDriverTest, SecondVmOfALivingNameIsAnError) {
-  const VmHandle& vm = prepare();
-  EXPECT_NE(failure_of([&] { (void)driver_.prepare(request()); }).find("exists already"), std::string::npos);
-  EXPECT_EQ(driver_.state(vm), VmState::Prepared);
-}
-
-TEST_F(QemuDriverTest, NamesThatLeaveTheFolderAreRefused) {
-  EXPECT_THROW((void)driver_.prepare(request("../x")), Error);
-  EXPECT_THROW((void)driver_.prepare(request("a/b")), Error);
-  EXPECT_THROW((void)driver_.prepare(request("")), Error);
-}
-
-TEST_F(QemuDriverTest, CallsOutOfOrderChangeNothing) {
-  const VmHandle& vm = prepare();
-  EXPECT_THROW((void)driver_.stop(vm, seconds(1)), Error);
-  EXPECT_THROW((void)driver_.suspend(vm), Error);
-  EXPECT_THROW((void)driver_.resume(vm), Error);
-  EXPECT_EQ(driver_.state(vm), VmState::Prepared);
-}
-
-TEST_F(QemuDriverTest, RunningVmIsNeitherStartedNorResumed) {
-  const VmHandle& vm = start();
-  EXPECT_NE(failure_of([&] { (void)driver_.start(vm, machine()); }).find("it is running"), std::string::npos);
-  EXPECT_THROW((void)driver_.resume(vm), Error);
-  EXPECT_EQ(driver_.state(vm), VmState::Running);
-}
-
-TEST_F(QemuDriverTest, SuspendedVmIsNotSuspendedAgain) {
-  const VmHandle& vm = start();
-  (void)driver_.suspend(vm);
-  EXPECT_THROW((void)driver_.suspend(vm), Error);
-  EXPECT_EQ(driver_.state(vm), VmState::Suspended);
-}
-
-TEST_F(QemuDriverTest, NothingIsLeftAfterDestroy) {
-  const VmHandle vm = start();
-  const pid_t qemu = qemu_pid();
-  driver_.destroy(vm);
-  EXPECT_EQ(driver_.state(vm), VmState::Destroyed);
-  EXPECT_FALSE(fs::exists(vm.work_dir));
-  EXPECT_FALSE(fs::exists(vm.runtime_dir));
-  // Whoever adopts the dead may take a moment to reap them.
-  EXPECT_TRUE(poll_until([&] { return !process_start_time(qemu); }));
-  EXPECT_TRUE(poll_until([&] { return process_start_time(vm.supervisor_pid) != vm.supervisor_start_time; }));
-  EXPECT_TRUE(port_is_free(vm.ssh_port));
-  const auto held = Ledger().ports();
-  EXPECT_EQ(std::count(held.begin(), held.end(), vm.ssh_port), 0);
-}
-
-TEST_F(QemuDriverTest, DestroyTwiceIsFine) {
-  const VmHandle vm = start();
-  driver_.destroy(vm);
-  driver_.destroy(vm);
-  EXPECT_THROW((void)driver_.suspend(vm), Error);
-  EXPECT_TRUE(driver_.wait_exit(vm, milliseconds(0)));
-}
-
-TEST_F(QemuDriverTest, NameIsFreeAgainAfterDestroy) {
-  driver_.destroy(prepare());
-  EXPECT_EQ(driver_.state(prepare()), VmState::Prepared);
-}
-
-TEST_F(QemuDriverTest, VmGoesWithItsDriver) {
-  std::optional<QemuDriver> driver(std::in_place);
-  const VmHandle vm = driver->start(driver->prepare(request("short")), machine());
-  driver.reset();
-  EXPECT_TRUE(poll_until([&] { return !fs::exists(vm.work_dir) && !fs::exists(vm.runtime_dir); }));
-}
-
 TEST_F(QemuDriverTest, DeadSupervisorIsAFailureThatDestroyCleansUp) {
   const VmHandle vm = start();
   const pid_t qemu = qemu_pid();
   ASSERT_EQ(::kill(vm.supervisor_pid, SIGKILL), 0);
-  EXPECT_TRUE(poll_until([&] { return driver_.state(vm) == VmState::Failed; }));
-  EXPECT_TRUE(poll_until([&] { return !process_start_time(qemu); }));
+  EXPECT_TRUE(wait_until([&] { return driver_.state(vm) == VmState::Failed; }, soon()));
+  EXPECT_TRUE(wait_until([&] { return !process_start_time(qemu); }, soon()));
   driver_.destroy(vm);
   EXPECT_FALSE(fs::exists(vm.work_dir));
   EXPECT_FALSE(fs::exists(vm.runtime_dir));
-}
-
-TEST_F(QemuDriverTest, DamagedHandleRemovesNothing) {
-  const fs::path precious = folder_.path() / "precious";
-  fs::create_directory(precious);
-  VmHandle vm;
-  vm.id = "qemu-none";
-  vm.driver = DriverKind::Qemu;
-  vm.work_dir = precious;
-  vm.runtime_dir = precious;
-  driver_.destroy(vm);
-  EXPECT_TRUE(fs::exists(precious));
-}
-
-TEST_F(QemuDriverTest, HandleOfAnotherDriverIsRefused) {
-  VmHandle vm = prepare();
-  vm.driver = DriverKind::Noop;
-  EXPECT_THROW((void)driver_.state(vm), Error);
-}
-
-TEST_F(QemuDriverTest, HandleServesAnotherDriverObject) {
-  const VmHandle vm = parse_vm_handle(to_json(start()));
-  QemuDriver other;
-  EXPECT_EQ(other.state(vm), VmState::Running);
-  (void)other.suspend(vm);
-  EXPECT_EQ(driver_.state(vm), VmState::Suspended);
-  (void)other.resume(vm);
-  (void)other.stop(vm, milliseconds(0));
-  EXPECT_EQ(driver_.state(vm), VmState::Stopped);
-  EXPECT_EQ(other.state(vm), VmState::Stopped);
-  other.destroy(vm);
-  EXPECT_EQ(driver_.state(vm), VmState::Destroyed);
-}
-
-TEST_F(QemuDriverTest, WaitersAreToldOfAStopByAnotherThread) {
-  const VmHandle& vm = start();
-  std::optional<VmExit> exit;
-  std::thread waiter([&] { exit = driver_.wait_exit(vm, seconds(20)); });
-  (void)driver_.stop(vm, milliseconds(100));
-  waiter.join();
-  ASSERT_TRUE(exit);
-  EXPECT_TRUE(exit->orderly);
 }
 
 TEST_F(QemuDriverTest, TapVanishesWithTheVm) {
@@ -406,14 +246,6 @@ TEST_F(QemuDriverTest, TapVanishesWithTheVm) {
   EXPECT_EQ(driver_.state(vm), VmState::Running);
   driver_.destroy(vm);
   EXPECT_EQ(::if_nametoindex("vmtest0"), 0U);
-}
-
-TEST_F(QemuDriverTest, EveryCapabilityHasAnAnswer) {
-  const auto all = all_capabilities();
-  EXPECT_TRUE(std::all_of(all.begin(), all.end(), [&](Capability capability) {
-    const Support support = driver_.support(capability);
-    return support.supported() == support.why.empty();
-  }));
 }
 
 TEST_F(QemuDriverTest, TakesQcow2AndRawAndOverlays) {

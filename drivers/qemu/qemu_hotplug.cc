@@ -6,6 +6,7 @@
 
 #include "qemu_command_line.h"
 #include "qemu_machine.h"
+#include "state_rules.h"
 #include "vmtest/error.h"
 
 namespace vmtest {
@@ -46,7 +47,7 @@ void QemuDriver::attach_disk(const VmHandle& vm, const DiskConfig& disk, const D
   require_valid(disk);
   const auto target = require(vm, "be given a disk");
   const std::lock_guard lock(target->order());
-  target->require_state(target->state(), {VmState::Running}, "be given a disk");
+  require_state(target->handle(), target->state(), {VmState::Running}, "be given a disk");
   with_context("cannot plug disk \"" + disk.id + "\" into VM \"" + vm.name + "\"", [&] {
     const auto qemu = target->qmp(deadline);
     json node = {{"driver", to_string(disk.format)},
@@ -68,7 +69,7 @@ void QemuDriver::attach_nic(const VmHandle& vm, const NicConfig& nic, const Dead
   require_mac(nic.mac_address);
   const auto target = require(vm, "be given a network card");
   const std::lock_guard lock(target->order());
-  target->require_state(target->state(), {VmState::Running}, "be given a network card");
+  require_state(target->handle(), target->state(), {VmState::Running}, "be given a network card");
   with_context("cannot plug network card " + nic.mac_address + " into VM \"" + vm.name + "\"", [&] {
     if (nic.kind == NicKind::Tap) throw Unsupported("a card on a TAP can only be there from the start");
     const std::string bus = bus_of(nic.hotplug_port);
@@ -88,7 +89,7 @@ void QemuDriver::attach_nic(const VmHandle& vm, const NicConfig& nic, const Dead
 void QemuDriver::detach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) {
   const auto target = require(vm, "give a disk away");
   const std::lock_guard lock(target->order());
-  target->require_state(target->state(), {VmState::Running}, "give a disk away");
+  require_state(target->handle(), target->state(), {VmState::Running}, "give a disk away");
   with_context("cannot take disk \"" + disk.id + "\" from VM \"" + vm.name + "\"", [&] {
     const auto qemu = target->qmp(deadline);
     remove_device(*qemu, disk.id, deadline);
@@ -100,7 +101,7 @@ void QemuDriver::detach_disk(const VmHandle& vm, const DiskConfig& disk, const D
 void QemuDriver::detach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) {
   const auto target = require(vm, "give a network card away");
   const std::lock_guard lock(target->order());
-  target->require_state(target->state(), {VmState::Running}, "give a network card away");
+  require_state(target->handle(), target->state(), {VmState::Running}, "give a network card away");
   with_context("cannot take network card " + nic.mac_address + " from VM \"" + vm.name + "\"", [&] {
     (void)bus_of(nic.hotplug_port);
     const auto qemu = target->qmp(deadline);

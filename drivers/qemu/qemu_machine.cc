@@ -95,12 +95,6 @@ VmState QemuDriver::Machine::state(const Deadline& deadline) {
   }
 }
 
-void QemuDriver::Machine::require_state(VmState now, std::initializer_list<VmState> allowed, const char* wanted) const {
-  if (std::find(allowed.begin(), allowed.end(), now) == allowed.end()) {
-    throw Error("VM \"" + handle_.name + "\" cannot " + wanted + ": it is " + std::string(to_string(now)));
-  }
-}
-
 void QemuDriver::Machine::launch(const MachineConfig& config) {
   const std::string program = qemu_program(config.architecture);
   const auto found = find_program(program);

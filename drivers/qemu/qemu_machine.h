@@ -45,8 +45,6 @@ class QemuDriver::Machine {
   /// The true state; Timeout when QEMU does not say in time.
   [[nodiscard]] VmState state(const Deadline& deadline);
   [[nodiscard]] VmState state();
-  /// Throws Error unless `now` is one of `allowed`; `wanted` says what for.
-  void require_state(VmState now, std::initializer_list<VmState> allowed, const char* wanted) const;
   /// Starts QEMU and returns when it answers. Throws Error with QEMU's own words when it does not; it is not running then.
   void launch(const MachineConfig& config);
   /// Has disks continue in overlays and writes memory and device state; the guest goes on afterwards if it ran before.

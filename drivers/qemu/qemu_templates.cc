@@ -10,6 +10,7 @@
 
 #include "qemu_command_line.h"
 #include "qemu_machine.h"
+#include "state_rules.h"
 #include "vmtest/error.h"
 #include "vmtest/host/process.h"
 #include "vmtest/host/socket.h"
@@ -196,7 +197,7 @@ std::string QemuDriver::fingerprint(const MachineConfig& machine) const {
 void QemuDriver::save(const VmHandle& vm, const fs::path& state_file, const Deadline& deadline) {
   const auto target = require(vm, "be frozen");
   const std::lock_guard lock(target->order());
-  target->require_state(target->state(), {VmState::Running, VmState::Suspended}, "be frozen");
+  require_state(target->handle(), target->state(), {VmState::Running, VmState::Suspended}, "be frozen");
   with_context("cannot freeze VM \"" + vm.name + "\"", [&] { target->freeze(state_file, deadline); });
 }
 
@@ -204,7 +205,7 @@ std::chrono::microseconds QemuDriver::checkpoint(const VmHandle& vm, const fs::p
                                                  const std::map<std::string, fs::path>& overlays, const Deadline& deadline) {
   const auto target = require(vm, "be checkpointed");
   const std::lock_guard lock(target->order());
-  target->require_state(target->state(), {VmState::Running, VmState::Suspended}, "be checkpointed");
+  require_state(target->handle(), target->state(), {VmState::Running, VmState::Suspended}, "be checkpointed");
   return with_context("cannot checkpoint VM \"" + vm.name + "\"",
                       [&] { return target->checkpoint(state_file, overlays, deadline); });
 }

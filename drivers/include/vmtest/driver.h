@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "vmtest/capability.h"
+#include "vmtest/guest_facet.h"
 #include "vmtest/hotplug_facet.h"
 #include "vmtest/machine_config.h"
 #include "vmtest/template_facet.h"
@@ -84,7 +85,10 @@ class Driver {
 
   /// Freezing and forking VMs; null when this driver does not. Owned by the driver.
   [[nodiscard]] virtual TemplateFacet* templates() { return nullptr; }
+  /// Devices that come and go; null when this driver has none such. Owned by the driver.
   [[nodiscard]] virtual HotplugFacet* hotplug() { return nullptr; }
+  /// A way into the guests; null when that is SSH. Owned by the driver.
+  [[nodiscard]] virtual GuestFacet* guests() { return nullptr; }
 };
 
 }  // namespace vmtest

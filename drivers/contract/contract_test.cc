@@ -1,0 +1,371 @@
+// What every driver promises, tried on each: life cycle, order, states, ends, handles, and that nothing is left.
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "subject.h"
+#include "vmtest/error.h"
+#include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/host/ledger.h"
+#include "vmtest/host/process.h"
+#include "vmtest/host/socket.h"
+#include "wait.h"
+
+namespace vmtest::contract {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace std::chrono_literals;
+using testing::wait_until;
+
+/// What tests wait for is there at once, unless the host is busy.
+Deadline soon() { return Deadline::after(20s); }
+
+/// The message of the error that `call` throws; empty when it throws none.
+std::string failure_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return {};
+}
+
+class DriverContract : public ::testing::TestWithParam<Subject> {
+ protected:
+  void SetUp() override {
+    driver_ = GetParam().make();
+    if (const auto why = driver_->unavailable_reason()) GTEST_SKIP() << *why;
+  }
+  void TearDown() override {
+    for (const VmHandle& vm : vms_) driver_->destroy(vm);
+  }
+
+  [[nodiscard]] PrepareRequest request(const std::string& name = "probe") const {
+    PrepareRequest request;
+    request.name = name;
+    request.vms_dir = folder_.path() / "vms";
+    request.nics = {{.kind = NicKind::User, .mac_address = "52:54:00:12:34:56"}};
+    return request;
+  }
+  [[nodiscard]] MachineConfig machine() const {
+    MachineConfig machine = GetParam().machine;
+    machine.nics = request().nics;
+    return machine;
+  }
+  VmHandle prepare(const std::string& name = "probe") {
+    vms_.push_back(driver_->prepare(request(name)));
+    return vms_.back();
+  }
+  VmHandle start() { return driver_->start(prepare(), machine()); }
+  void crash(const VmHandle& vm) {
+    GetParam().crash(*driver_, vm);
+    ASSERT_TRUE(driver_->wait_exit(vm, 20s)) << "it goes on";
+  }
+  /// A VM in that state.
+  VmHandle in(VmState state) {
+    const VmHandle vm = prepare();
+    if (state == VmState::Prepared) return vm;
+    if (state == VmState::Destroyed) {
+      driver_->destroy(vm);
+      return vm;
+    }
+    (void)driver_->start(vm, machine());
+    if (state == VmState::Suspended) (void)driver_->suspend(vm);
+    if (state == VmState::Stopped) (void)driver_->stop(vm, 0ms);
+    if (state == VmState::Failed) crash(vm);
+    return vm;
+  }
+
+  TemporaryDirectory folder_;
+  std::unique_ptr<Driver> driver_;
+  std::vector<VmHandle> vms_;
+};
+
+constexpr VmState kRestingStates[] = {VmState::Prepared, VmState::Running, VmState::Suspended,
+                                      VmState::Stopped,  VmState::Failed,  VmState::Destroyed};
+
+TEST_P(DriverContract, EveryCapabilityHasAnAnswerWithAReason) {
+  for (const Capability capability : all_capabilities()) {
+    const Support support = driver_->support(capability);
+    EXPECT_EQ(support.supported(), support.why.empty()) << to_string(capability);
+  }
+}
+
+TEST_P(DriverContract, FacetsAreThereWhereTheyAreClaimed) {
+  EXPECT_EQ(driver_->templates() != nullptr, driver_->support(Capability::Snapshot).supported());
+  EXPECT_EQ(driver_->hotplug() != nullptr, driver_->support(Capability::DiskHotplug).supported());
+}
+
+TEST_P(DriverContract, PreparedVmHasItsFoldersAndNothingRuns) {
+  const VmHandle vm = prepare();
+  EXPECT_EQ(driver_->state(vm), VmState::Prepared);
+  EXPECT_EQ(vm.driver, driver_->kind());
+  EXPECT_EQ(vm.name, "probe");
+  EXPECT_EQ(vm.id.rfind(std::string(to_string(vm.driver)) + "-", 0), 0U) << vm.id;
+  EXPECT_EQ(vm.work_dir, folder_.path() / "vms" / "probe");
+  EXPECT_EQ(fs::status(vm.work_dir).permissions(), fs::perms::owner_all);
+  EXPECT_EQ(fs::status(vm.runtime_dir).permissions(), fs::perms::owner_all);
+  EXPECT_EQ(parse_vm_handle(read_file(vm.work_dir / "handle.json")), vm);
+  EXPECT_EQ(driver_->wait_exit(vm, 0ms), std::nullopt);
+}
+
+TEST_P(DriverContract, GoesThroughItsLife) {
+  const VmHandle vm = start();
+  EXPECT_EQ(driver_->state(vm), VmState::Running);
+  (void)driver_->suspend(vm);
+  EXPECT_EQ(driver_->state(vm), VmState::Suspended);
+  (void)driver_->resume(vm);
+  EXPECT_EQ(driver_->state(vm), VmState::Running);
+  (void)driver_->stop(vm, 500ms);
+  EXPECT_EQ(driver_->state(vm), VmState::Stopped);
+  const auto exit = driver_->wait_exit(vm, 0ms);
+  ASSERT_TRUE(exit);
+  EXPECT_TRUE(exit->orderly) << exit->how;
+}
+
+TEST_P(DriverContract, StartsAgain) {
+  const VmHandle vm = start();
+  (void)driver_->stop(vm, 0ms);
+  (void)driver_->start(vm, machine());
+  EXPECT_EQ(driver_->state(vm), VmState::Running);
+  EXPECT_EQ(driver_->wait_exit(vm, 0ms), std::nullopt);
+}
+
+TEST_P(DriverContract, CallsOutOfOrderAreErrorsAndChangeNothing) {
+  const std::map<std::string, std::pair<std::vector<VmState>, std::function<void(const VmHandle&)>>> calls = {
+      {"start", {{VmState::Prepared, VmState::Stopped}, [&](const VmHandle& vm) { (void)driver_->start(vm, machine()); }}},
+      {"stop",
+       {{VmState::Running, VmState::Suspended, VmState::Failed}, [&](const VmHandle& vm) { (void)driver_->stop(vm, 0ms); }}},
+      {"suspend", {{VmState::Running}, [&](const VmHandle& vm) { (void)driver_->suspend(vm); }}},
+      {"resume", {{VmState::Suspended}, [&](const VmHandle& vm) { (void)driver_->resume(vm); }}},
+  };
+  for (const VmState state : kRestingStates) {
+    const VmHandle vm = in(state);
+    for (const auto& [name, call] : calls) {
+      const auto& [allowed, make] = call;
+      if (std::find(allowed.begin(), allowed.end(), state) != allowed.end()) continue;
+      const std::string why = failure_of([&] { make(vm); });
+      EXPECT_NE(why.find(to_string(state)), std::string::npos) << name << " in state " << to_string(state) << ": " << why;
+      EXPECT_EQ(driver_->state(vm), state) << name;
+    }
+    driver_->destroy(vm);
+  }
+}
+
+TEST_P(DriverContract, DestroyedInAnyStateNothingIsLeft) {
+  for (const VmState state : kRestingStates) {
+    const VmHandle vm = in(state);
+    std::vector<pid_t> processes;
+    if (state != VmState::Destroyed) processes = GetParam().processes(vm);
+    driver_->destroy(vm);
+    EXPECT_EQ(driver_->state(vm), VmState::Destroyed);
+    EXPECT_FALSE(fs::exists(vm.work_dir)) << to_string(state);
+    EXPECT_FALSE(fs::exists(vm.runtime_dir)) << to_string(state);
+    for (const pid_t pid : processes)
+      EXPECT_TRUE(wait_until([&] { return !process_start_time(pid); }, soon())) << pid << " runs on from " << to_string(state);
+    if (vm.ssh_port != 0) {
+      EXPECT_TRUE(port_is_free(vm.ssh_port));
+      const auto held = Ledger().ports();
+      EXPECT_EQ(std::count(held.begin(), held.end(), vm.ssh_port), 0);
+    }
+    EXPECT_NO_THROW(driver_->destroy(vm)) << "the second time";
+    EXPECT_TRUE(driver_->wait_exit(vm, 0ms)) << "nothing to wait for";
+  }
+}
+
+TEST_P(DriverContract, CrashIsReportedAtOnceAndIsNotOrderly) {
+  const VmHandle vm = start();
+  crash(vm);
+  const auto exit = driver_->wait_exit(vm, 0ms);
+  ASSERT_TRUE(exit);
+  EXPECT_FALSE(exit->orderly);
+  EXPECT_NE(exit->how, "");
+  EXPECT_EQ(driver_->state(vm), VmState::Failed);
+  (void)driver_->stop(vm, 1s);
+  EXPECT_EQ(driver_->state(vm), VmState::Stopped);
+  (void)driver_->start(vm, machine());
+  EXPECT_EQ(driver_->state(vm), VmState::Running);
+}
+
+TEST_P(DriverContract, StopKeepsItsTime) {
+  for (const auto limit : {0ms, 500ms}) {
+    const VmHandle vm = start();
+    const auto begin = std::chrono::steady_clock::now();
+    (void)driver_->stop(vm, limit);
+    // Beyond it only the kernel's clean-up of a killed process.
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, limit + 1s);
+    EXPECT_EQ(driver_->state(vm), VmState::Stopped);
+    driver_->destroy(vm);
+  }
+}
+
+TEST_P(DriverContract, SuspendedVmCanBeStopped) {
+  const VmHandle vm = in(VmState::Suspended);
+  (void)driver_->stop(vm, 200ms);
+  EXPECT_EQ(driver_->state(vm), VmState::Stopped);
+}
+
+TEST_P(DriverContract, WaitForARunningVmEndsInTime) {
+  const VmHandle vm = start();
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(driver_->wait_exit(vm, 50ms), std::nullopt);
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, 50ms);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 2s);
+}
+
+TEST_P(DriverContract, WaiterIsToldOfAStopByAnotherThread) {
+  const VmHandle vm = start();
+  std::optional<VmExit> exit;
+  std::thread waiter([&] { exit = driver_->wait_exit(vm, 20s); });
+  (void)driver_->stop(vm, 0ms);
+  waiter.join();
+  ASSERT_TRUE(exit);
+  EXPECT_TRUE(exit->orderly) << exit->how;
+}
+
+TEST_P(DriverContract, RefusedMachineShowsTheHypervisorsWords) {
+  if (GetParam().refusal.empty()) GTEST_SKIP() << "there is no machine that it refuses";
+  const VmHandle vm = prepare();
+  const std::string why = failure_of([&] { (void)driver_->start(vm, GetParam().bad_machine); });
+  EXPECT_NE(why.find(GetParam().refusal), std::string::npos) << why;
+  EXPECT_EQ(driver_->state(vm), VmState::Failed);
+  (void)driver_->stop(vm, 0ms);
+  (void)driver_->start(vm, machine());
+  EXPECT_EQ(driver_->state(vm), VmState::Running);
+}
+
+TEST_P(DriverContract, NameIsTakenWhileTheVmLives) {
+  const VmHandle vm = prepare();
+  EXPECT_NE(failure_of([&] { (void)driver_->prepare(request()); }).find("exists already"), std::string::npos);
+  EXPECT_EQ(driver_->state(vm), VmState::Prepared);
+  EXPECT_TRUE(fs::exists(vm.work_dir / "handle.json"));
+  driver_->destroy(vm);
+  EXPECT_EQ(driver_->state(prepare()), VmState::Prepared);
+}
+
+TEST_P(DriverContract, NamesThatLeaveTheFolderAreRefused) {
+  for (const char* name : {"../x", "a/b", "", ".hidden", "-option"})
+    EXPECT_THROW((void)driver_->prepare(request(name)), Error) << name;
+  EXPECT_TRUE(!fs::exists(folder_.path() / "vms") || fs::is_empty(folder_.path() / "vms"));
+}
+
+TEST_P(DriverContract, HandleIsAsGoodAfterARoundTripThroughJson) {
+  const VmHandle vm = parse_vm_handle(to_json(start()));
+  (void)driver_->suspend(vm);
+  EXPECT_EQ(driver_->state(vm), VmState::Suspended);
+  (void)driver_->resume(vm);
+  EXPECT_EQ(driver_->guest_ip(vm), driver_->guest_ip(vms_.back()));
+}
+
+TEST_P(DriverContract, HandleServesAnotherObject) {
+  const VmHandle vm = start();
+  const auto other = GetParam().make();
+  EXPECT_EQ(other->state(vm), VmState::Running);
+  (void)other->suspend(vm);
+  EXPECT_EQ(driver_->state(vm), VmState::Suspended);
+  (void)other->resume(vm);
+  (void)other->stop(vm, 0ms);
+  EXPECT_EQ(driver_->state(vm), VmState::Stopped);
+  other->destroy(vm);
+  EXPECT_EQ(driver_->state(vm), VmState::Destroyed);
+}
+
+TEST_P(DriverContract, HandleServesAnotherProcess) {
+  if (!GetParam().only_in_process.empty()) GTEST_SKIP() << GetParam().only_in_process;
+  const std::string handle = to_json(start());
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    int code = 1;
+    try {
+      const VmHandle vm = parse_vm_handle(handle);
+      const auto driver = GetParam().make();
+      (void)driver->suspend(vm);
+      code = driver->state(vm) == VmState::Suspended ? 0 : 2;
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "%s\n", error.what());
+    }
+    ::_exit(code);
+  }
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(driver_->state(vms_.back()), VmState::Suspended);
+}
+
+TEST_P(DriverContract, HandleOfAnotherDriverIsRefused) {
+  VmHandle vm = start();
+  const VmHandle own = vm;
+  vm.driver = DriverKind::Vz;
+  const std::string why = failure_of([&] { (void)driver_->state(vm); });
+  EXPECT_NE(why.find("belongs to the driver vz"), std::string::npos) << why;
+  EXPECT_THROW((void)driver_->suspend(vm), Error);
+  EXPECT_THROW(driver_->destroy(vm), Error);
+  EXPECT_EQ(driver_->state(own), VmState::Running);
+}
+
+TEST_P(DriverContract, DamagedHandleRemovesNothing) {
+  const fs::path precious = folder_.path() / "precious";
+  fs::create_directory(precious);
+  VmHandle vm;
+  vm.id = std::string(to_string(driver_->kind())) + "-none";
+  vm.driver = driver_->kind();
+  vm.work_dir = precious;
+  vm.runtime_dir = precious;
+  driver_->destroy(vm);
+  EXPECT_TRUE(fs::exists(precious));
+  EXPECT_EQ(driver_->state(vm), VmState::Destroyed);
+}
+
+TEST_P(DriverContract, VmGoesWithTheObjectThatOwnsIt) {
+  auto owner = GetParam().make();
+  const VmHandle vm = owner->start(owner->prepare(request("short")), machine());
+  const std::vector<pid_t> processes = GetParam().processes(vm);
+  owner.reset();
+  EXPECT_TRUE(wait_until([&] { return !fs::exists(vm.work_dir) && !fs::exists(vm.runtime_dir); }, soon()));
+  for (const pid_t pid : processes) EXPECT_TRUE(wait_until([&] { return !process_start_time(pid); }, soon()));
+}
+
+TEST_P(DriverContract, ConsoleLogIsThereWhileItRuns) {
+  const VmHandle vm = start();
+  const ConsoleEndpoint console = driver_->console_endpoint(vm);
+  EXPECT_TRUE(fs::exists(console.log)) << console.log;
+  if (console.kind == ConsoleEndpoint::Kind::UnixSocket) {
+    EXPECT_TRUE(connect_unix(console.address));
+  }
+}
+
+TEST_P(DriverContract, SeveralVmsLiveSideBySide) {
+  std::vector<std::thread> threads;
+  std::vector<VmHandle> vms;
+  for (int i = 0; i < 4; ++i) vms.push_back(prepare("side-" + std::to_string(i)));
+  for (const VmHandle& vm : vms) {
+    threads.emplace_back([&, vm] {
+      (void)driver_->start(vm, machine());
+      (void)driver_->suspend(vm);
+      (void)driver_->resume(vm);
+      (void)driver_->stop(vm, 0ms);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const VmHandle& vm : vms) EXPECT_EQ(driver_->state(vm), VmState::Stopped);
+}
+
+INSTANTIATE_TEST_SUITE_P(Of, DriverContract, ::testing::ValuesIn(subjects()),
+                         [](const ::testing::TestParamInfo<Subject>& subject) { return subject.param.name; });
+
+}  // namespace
+}  // namespace vmtest::contract

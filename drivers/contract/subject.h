@@ -1,0 +1,37 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "vmtest/driver.h"
+
+namespace vmtest::contract {
+
+/// A driver, and what the contract suite has to know to try it: everything else it learns by the interface.
+struct Subject {
+  /// Name of the suite's instance: "Qemu".
+  std::string name;
+  /// A new object, which knows the VMs of the others that this function made as far as the driver lets it.
+  std::function<std::unique_ptr<Driver>()> make;
+  /// The least machine that this driver starts.
+  MachineConfig machine = {};
+  /// A machine that its hypervisor refuses, and what its error then says. Empty: there is none.
+  MachineConfig bad_machine = {};
+  std::string refusal = {};
+  /// Ends a running VM's hypervisor from outside, as a crash would.
+  std::function<void(Driver& driver, const VmHandle& vm)> crash;
+  /// Processes of a running VM, which destroy() must end.
+  std::function<std::vector<pid_t>(const VmHandle& vm)> processes = [](const VmHandle&) { return std::vector<pid_t>(); };
+  /// Why another process cannot use a handle; empty when it can.
+  std::string only_in_process = {};
+};
+
+/// Everything the suite runs over, in this order.
+[[nodiscard]] const std::vector<Subject>& subjects();
+
+inline std::ostream& operator<<(std::ostream& stream, const Subject& subject) { return stream << subject.name; }
+
+}  // namespace vmtest::contract

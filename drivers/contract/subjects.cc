@@ -1,0 +1,72 @@
+#include <signal.h>
+
+#include <utility>
+
+#include "subject.h"
+#include "vmtest/host/socket.h"
+#include "vmtest/noop_driver.h"
+#include "vmtest/qemu_driver.h"
+#include "vmtest/router_driver.h"
+#include "vmtest/supervisor.h"
+#include "vmtest/types.h"
+
+namespace vmtest::contract {
+namespace {
+
+std::vector<pid_t> supervised_processes(const VmHandle& vm) {
+  std::vector<pid_t> pids = {vm.supervisor_pid};
+  for (const auto& [name, pid] : SupervisorConnection::connect(vm.supervisor_socket())->status().processes) pids.push_back(pid);
+  return pids;
+}
+
+/// QEMU without a guest: it sits in its firmware.
+Subject qemu() {
+  Subject subject;
+  subject.name = "Qemu";
+  subject.make = [] { return std::make_unique<QemuDriver>(); };
+  subject.machine.architecture = host_architecture();
+  subject.machine.memory_mib = 32;
+  subject.bad_machine = subject.machine;
+  subject.bad_machine.disks = {{.path = "/nonexistent/gone.qcow2", .id = "root"}};
+  subject.refusal = "gone.qcow2";
+  subject.crash = [](Driver&, const VmHandle& vm) {
+    ::kill(SupervisorConnection::connect(vm.supervisor_socket())->status().processes.at("qemu"), SIGKILL);
+  };
+  subject.processes = supervised_processes;
+  return subject;
+}
+
+Subject noop() {
+  Subject subject;
+  subject.name = "Noop";
+  const auto world = NoopDriver().world();
+  subject.make = [world] { return std::make_unique<NoopDriver>(NoopScript{}, world); };
+  subject.crash = [world](Driver&, const VmHandle& vm) { NoopDriver(NoopScript{}, world).end(vm.name, {"crashed", "", false}); };
+  subject.only_in_process = "VMs of the driver noop are in the memory of their process";
+  return subject;
+}
+
+/// The same VMs by a router that has that driver behind another one.
+Subject routed(const Subject& inner) {
+  Subject subject = inner;
+  subject.name = "RouterTo" + inner.name;
+  const auto make = inner.make;
+  subject.make = [make] {
+    std::vector<std::unique_ptr<Driver>> drivers;
+    std::unique_ptr<Driver> wanted = make();
+    const DriverKind kind = wanted->kind();
+    if (kind != DriverKind::Noop) drivers.push_back(std::make_unique<NoopDriver>());
+    drivers.push_back(std::move(wanted));
+    return std::make_unique<RouterDriver>(std::move(drivers), kind);
+  };
+  return subject;
+}
+
+}  // namespace
+
+const std::vector<Subject>& subjects() {
+  static const std::vector<Subject> all = {qemu(), noop(), routed(qemu()), routed(noop())};
+  return all;
+}
+
+}  // namespace vmtest::contract

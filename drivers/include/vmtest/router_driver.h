@@ -1,0 +1,77 @@
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "vmtest/driver.h"
+
+namespace vmtest {
+
+/// The driver that picks a driver: one for new VMs, and for each call on a VM the one that its handle is tagged with. A call for
+/// a driver that is not among its own throws Error naming it.
+///
+/// What it says of itself (kind, support, disk needs) is what the chosen driver says.
+class RouterDriver final : public Driver, private TemplateFacet, private HotplugFacet, private GuestFacet {
+ public:
+  /// All drivers of this platform, the usual one first. VMTEST_DRIVER names the one for new VMs; else it is the first that can
+  /// run VMs here. Throws Error for a name that is no driver's, or not one of this platform.
+  RouterDriver();
+  /// Drivers in order of preference, `wish` among them or empty.
+  RouterDriver(std::vector<std::unique_ptr<Driver>> drivers, std::optional<DriverKind> wish);
+  ~RouterDriver() override;
+
+  /// A router that knows the Noop driver alone, whatever VMTEST_DRIVER says.
+  [[nodiscard]] static std::unique_ptr<RouterDriver> noop_only();
+
+  [[nodiscard]] DriverKind kind() const override { return chosen_->kind(); }
+  [[nodiscard]] std::optional<std::string> unavailable_reason() const override { return chosen_->unavailable_reason(); }
+  [[nodiscard]] DiskNeeds disk_needs() const override { return chosen_->disk_needs(); }
+  [[nodiscard]] Support support(Capability capability) const override { return chosen_->support(capability); }
+
+  [[nodiscard]] VmHandle prepare(const PrepareRequest& request) override { return chosen_->prepare(request); }
+  VmHandle start(const VmHandle& vm, const MachineConfig& machine) override { return driver_of(vm).start(vm, machine); }
+  VmHandle stop(const VmHandle& vm, std::chrono::milliseconds timeout) override { return driver_of(vm).stop(vm, timeout); }
+  VmHandle suspend(const VmHandle& vm) override { return driver_of(vm).suspend(vm); }
+  VmHandle resume(const VmHandle& vm) override { return driver_of(vm).resume(vm); }
+  void destroy(const VmHandle& vm) override { driver_of(vm).destroy(vm); }
+  [[nodiscard]] VmState state(const VmHandle& vm) override { return driver_of(vm).state(vm); }
+  [[nodiscard]] std::string guest_ip(const VmHandle& vm) override { return driver_of(vm).guest_ip(vm); }
+  [[nodiscard]] ConsoleEndpoint console_endpoint(const VmHandle& vm) const override { return driver_of(vm).console_endpoint(vm); }
+  [[nodiscard]] std::optional<VmExit> wait_exit(const VmHandle& vm, std::chrono::milliseconds timeout) override {
+    return driver_of(vm).wait_exit(vm, timeout);
+  }
+
+  // There when the chosen driver has them; calls on a VM go to its own driver's.
+  [[nodiscard]] TemplateFacet* templates() override { return chosen_->templates() == nullptr ? nullptr : this; }
+  [[nodiscard]] HotplugFacet* hotplug() override { return chosen_->hotplug() == nullptr ? nullptr : this; }
+  [[nodiscard]] GuestFacet* guests() override { return chosen_->guests() == nullptr ? nullptr : this; }
+
+  /// The driver of a handle. Throws Error when it is not among this router's.
+  [[nodiscard]] Driver& driver_of(const VmHandle& vm) const;
+
+ private:
+  void choose(std::optional<DriverKind> wish);
+  [[nodiscard]] bool shares_memory() const override { return chosen_->templates()->shares_memory(); }
+  [[nodiscard]] std::optional<std::string> obstacle(const MachineConfig& machine) const override;
+  [[nodiscard]] std::string fingerprint(const MachineConfig& machine) const override;
+  void save(const VmHandle& vm, const std::filesystem::path& state_file, const Deadline& deadline) override;
+  std::chrono::microseconds checkpoint(const VmHandle& vm, const std::filesystem::path& state_file,
+                                       const std::map<std::string, std::filesystem::path>& overlays,
+                                       const Deadline& deadline) override;
+  [[nodiscard]] FileDescriptor connect_agent(const VmHandle& vm, const Deadline& deadline) override;
+  void attach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
+  void attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
+  void detach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
+  void detach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
+  [[nodiscard]] std::unique_ptr<Guest> connect_guest(const VmHandle& vm) override;
+
+  std::vector<std::unique_ptr<Driver>> drivers_;
+  Driver* chosen_ = nullptr;
+};
+
+}  // namespace vmtest

@@ -1,0 +1,118 @@
+#include "vmtest/router_driver.h"
+
+#include <cstdlib>
+#include <utility>
+
+#include "vmtest/error.h"
+#include "vmtest/noop_driver.h"
+#include "vmtest/qemu_driver.h"
+
+namespace vmtest {
+namespace {
+
+std::vector<std::unique_ptr<Driver>> drivers_of_this_platform() {
+  std::vector<std::unique_ptr<Driver>> drivers;
+  drivers.push_back(std::make_unique<QemuDriver>());
+  // The last resort of nobody: it runs nothing, and is used only when it is asked for.
+  drivers.push_back(std::make_unique<NoopDriver>());
+  return drivers;
+}
+
+std::string names_of(const std::vector<std::unique_ptr<Driver>>& drivers) {
+  std::string names;
+  for (const auto& driver : drivers) names += (names.empty() ? "" : ", ") + std::string(to_string(driver->kind()));
+  return names;
+}
+
+std::optional<DriverKind> wish_of_environment(const std::vector<std::unique_ptr<Driver>>& drivers) {
+  const char* text = std::getenv("VMTEST_DRIVER");
+  if (text == nullptr || *text == '\0') return std::nullopt;
+  const auto kind = parse_driver_kind(text);
+  if (!kind) throw Error(std::string("VMTEST_DRIVER=") + text + " is no driver; this platform has " + names_of(drivers));
+  return kind;
+}
+
+/// A facet of a VM's own driver, which the chosen driver's having it does not promise.
+template <typename Facet>
+Facet& require_facet(Facet* facet, const Driver& driver, const char* what) {
+  if (facet != nullptr) return *facet;
+  throw Unsupported("the driver " + std::string(to_string(driver.kind())) + " cannot " + what);
+}
+
+TemplateFacet& templates_of(Driver& driver) { return require_facet(driver.templates(), driver, "freeze and fork VMs"); }
+HotplugFacet& hotplug_of(Driver& driver) { return require_facet(driver.hotplug(), driver, "plug devices in"); }
+
+}  // namespace
+
+RouterDriver::RouterDriver() : drivers_(drivers_of_this_platform()) { choose(wish_of_environment(drivers_)); }
+
+RouterDriver::RouterDriver(std::vector<std::unique_ptr<Driver>> drivers, std::optional<DriverKind> wish)
+    : drivers_(std::move(drivers)) {
+  choose(wish);
+}
+
+RouterDriver::~RouterDriver() = default;
+
+std::unique_ptr<RouterDriver> RouterDriver::noop_only() {
+  std::vector<std::unique_ptr<Driver>> drivers;
+  drivers.push_back(std::make_unique<NoopDriver>());
+  return std::make_unique<RouterDriver>(std::move(drivers), DriverKind::Noop);
+}
+
+void RouterDriver::choose(std::optional<DriverKind> wish) {
+  if (drivers_.empty()) throw Error("a router needs a driver to route to");
+  for (const auto& driver : drivers_) {
+    const bool fits = wish ? driver->kind() == *wish : driver->kind() != DriverKind::Noop && !driver->unavailable_reason();
+    if (!fits) continue;
+    chosen_ = driver.get();
+    return;
+  }
+  if (wish) {
+    throw Error("there is no driver " + std::string(to_string(*wish)) + " on this platform, which has " + names_of(drivers_));
+  }
+  chosen_ = drivers_.front().get();  // it says why it cannot
+}
+
+Driver& RouterDriver::driver_of(const VmHandle& vm) const {
+  for (const auto& driver : drivers_) {
+    if (driver->kind() == vm.driver) return *driver;
+  }
+  throw Error("VM \"" + vm.name + "\" belongs to the driver " + std::string(to_string(vm.driver)) + "; this platform has " +
+              names_of(drivers_));
+}
+
+std::optional<std::string> RouterDriver::obstacle(const MachineConfig& machine) const {
+  return chosen_->templates()->obstacle(machine);
+}
+std::string RouterDriver::fingerprint(const MachineConfig& machine) const {
+  return std::string(to_string(chosen_->kind())) + "\n" + chosen_->templates()->fingerprint(machine);
+}
+void RouterDriver::save(const VmHandle& vm, const std::filesystem::path& state_file, const Deadline& deadline) {
+  templates_of(driver_of(vm)).save(vm, state_file, deadline);
+}
+std::chrono::microseconds RouterDriver::checkpoint(const VmHandle& vm, const std::filesystem::path& state_file,
+                                                   const std::map<std::string, std::filesystem::path>& overlays,
+                                                   const Deadline& deadline) {
+  return templates_of(driver_of(vm)).checkpoint(vm, state_file, overlays, deadline);
+}
+FileDescriptor RouterDriver::connect_agent(const VmHandle& vm, const Deadline& deadline) {
+  return templates_of(driver_of(vm)).connect_agent(vm, deadline);
+}
+void RouterDriver::attach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) {
+  hotplug_of(driver_of(vm)).attach_disk(vm, disk, deadline);
+}
+void RouterDriver::attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) {
+  hotplug_of(driver_of(vm)).attach_nic(vm, nic, deadline);
+}
+void RouterDriver::detach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) {
+  hotplug_of(driver_of(vm)).detach_disk(vm, disk, deadline);
+}
+void RouterDriver::detach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) {
+  hotplug_of(driver_of(vm)).detach_nic(vm, nic, deadline);
+}
+std::unique_ptr<Guest> RouterDriver::connect_guest(const VmHandle& vm) {
+  Driver& driver = driver_of(vm);
+  return require_facet(driver.guests(), driver, "be entered but by SSH").connect_guest(vm);
+}
+
+}  // namespace vmtest

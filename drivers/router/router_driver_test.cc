@@ -1,0 +1,100 @@
+#include "vmtest/router_driver.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "vmtest/error.h"
+#include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/noop_driver.h"
+
+namespace vmtest {
+namespace {
+
+class RouterDriverTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (const char* value = std::getenv("VMTEST_DRIVER")) before_ = value;
+  }
+  void TearDown() override {
+    if (before_) ::setenv("VMTEST_DRIVER", before_->c_str(), 1);
+    else ::unsetenv("VMTEST_DRIVER");
+  }
+
+  std::optional<std::string> before_;
+  TemporaryDirectory folder_;
+};
+
+TEST_F(RouterDriverTest, TakesTheDriverOfTheEnvironment) {
+  ::setenv("VMTEST_DRIVER", "noop", 1);
+  RouterDriver router;
+  EXPECT_EQ(router.kind(), DriverKind::Noop);
+  const VmHandle vm = router.prepare({.name = "web", .vms_dir = folder_.path()});
+  EXPECT_EQ(vm.driver, DriverKind::Noop);
+  EXPECT_EQ(router.state(vm), VmState::Prepared);
+}
+
+TEST_F(RouterDriverTest, NeverTakesNoopUnasked) {
+  ::unsetenv("VMTEST_DRIVER");
+  EXPECT_NE(RouterDriver().kind(), DriverKind::Noop);
+}
+
+TEST_F(RouterDriverTest, NamesWhatThereIsWhenTheWishIsNoDriver) {
+  ::setenv("VMTEST_DRIVER", "bochs", 1);
+  try {
+    const RouterDriver router;
+    FAIL() << "it has taken " << to_string(router.kind());
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "VMTEST_DRIVER=bochs is no driver; this platform has qemu, noop");
+  }
+}
+
+TEST_F(RouterDriverTest, NamesWhatThereIsWhenTheWishIsNotHere) {
+  ::setenv("VMTEST_DRIVER", "vz", 1);
+  try {
+    const RouterDriver router;
+    FAIL() << "it has taken " << to_string(router.kind());
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "there is no driver vz on this platform, which has qemu, noop");
+  }
+}
+
+TEST_F(RouterDriverTest, NoopOnlyKnowsNothingElse) {
+  ::setenv("VMTEST_DRIVER", "qemu", 1);
+  const auto router = RouterDriver::noop_only();
+  EXPECT_EQ(router->kind(), DriverKind::Noop);
+  VmHandle vm = router->prepare({.name = "web", .vms_dir = folder_.path()});
+  vm.driver = DriverKind::Qemu;
+  EXPECT_THROW((void)router->state(vm), Error);
+}
+
+TEST_F(RouterDriverTest, RoutesCallsByTheHandleAndNotByTheChoice) {
+  ::unsetenv("VMTEST_DRIVER");
+  auto noop = std::make_unique<NoopDriver>();
+  NoopDriver& asked = *noop;
+  std::vector<std::unique_ptr<Driver>> drivers;
+  drivers.push_back(std::move(noop));
+  RouterDriver other(std::move(drivers), DriverKind::Noop);
+  const VmHandle vm = other.prepare({.name = "web", .vms_dir = folder_.path()});
+  (void)other.start(vm, {});
+  EXPECT_EQ(asked.calls().back(), (NoopCall{"start", "web"}));
+  // A router that prefers another driver finds no such VM in its own Noop's memory, and says nothing of that driver's.
+  EXPECT_EQ(RouterDriver().state(vm), VmState::Destroyed);
+}
+
+TEST_F(RouterDriverTest, FacetsAreTheChosenDrivers) {
+  const auto router = RouterDriver::noop_only();
+  EXPECT_EQ(router->templates(), nullptr);
+  EXPECT_EQ(router->hotplug(), nullptr);
+  EXPECT_NE(router->guests(), nullptr);
+}
+
+TEST_F(RouterDriverTest, NeedsADriver) { EXPECT_THROW(RouterDriver({}, std::nullopt), Error); }
+
+}  // namespace
+}  // namespace vmtest
