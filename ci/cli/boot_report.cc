@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <nlohmann/json.hpp>
 
 namespace vmtest::cli {
@@ -42,6 +43,8 @@ std::vector<BootReport> parse_boot_reports(std::string_view text) {
     report.accelerator = text_of(line, "accelerator");
     report.accelerator_reason = text_of(line, "accelerator_reason");
     report.evidence = text_of(line, "evidence");
+    report.boot_reason = text_of(line, "boot_reason");
+    report.forked = line.value("forked", json(false)) == json(true);
     const auto phases = line.find("phases");
     if (phases != line.end() && phases->is_object()) {
       for (const char* phase : kPhases) {
@@ -53,6 +56,26 @@ std::vector<BootReport> parse_boot_reports(std::string_view text) {
     reports.push_back(std::move(report));
   }
   return reports;
+}
+
+std::string count_forks(const std::vector<BootReport>& reports) {
+  std::size_t forked = 0;
+  std::size_t booted = 0;
+  std::map<std::string, std::size_t> reasons;
+  for (const BootReport& report : reports) {
+    if (report.phases.empty()) continue;
+    if (report.forked) {
+      ++forked;
+      continue;
+    }
+    ++booted;
+    if (!report.boot_reason.empty()) ++reasons[report.boot_reason];
+  }
+  std::string text = forked > 0 ? fmt::format("{} continued from a template", forked) : "";
+  if (booted > 0) text += fmt::format("{}{} booted", text.empty() ? "" : ", ", booted);
+  std::string why;
+  for (const auto& [reason, times] : reasons) why += fmt::format("{}{} ({})", why.empty() ? ": " : "; ", reason, times);
+  return text + why;
 }
 
 std::string format_phases(const BootReport& report) {

@@ -17,12 +17,18 @@ struct BootReport {
   double total = 0;
   std::string accelerator;
   std::string accelerator_reason;
+  /// Whether it continued from a template, and why it booted if not.
+  bool forked = false;
+  std::string boot_reason;
   /// Folder where evidence goes if the test fails.
   std::string evidence;
 };
 
 /// Reads all lines. One that is no report (a process killed while writing it) is passed over.
 [[nodiscard]] std::vector<BootReport> parse_boot_reports(std::string_view text);
+
+/// How VMs came to be: "48 continued from a template, 2 booted: VMTEST_FORK=never (2)"; empty for none.
+[[nodiscard]] std::string count_forks(const std::vector<BootReport>& reports);
 
 /// "clone 0.02 s, seed 0.01 s, ..., total 5.31 s"
 [[nodiscard]] std::string format_phases(const BootReport& report);

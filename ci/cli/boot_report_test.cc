@@ -34,6 +34,16 @@ TEST(BootReportTest, PassesOverBrokenLines) {
   EXPECT_EQ(reports.size(), 2U);
 }
 
+TEST(BootReportTest, CountsForksAndBootsWithTheirReasons) {
+  const std::string fork = R"({"phases": {"total": 1, "ssh": 1}, "forked": true})";
+  const std::string boot = R"({"phases": {"total": 1, "ssh": 1}, "forked": false, "boot_reason": "to become a template"})";
+  const std::string announced = R"({"vm": "not ready yet"})";
+  EXPECT_EQ(count_forks(parse_boot_reports(fork + "\n" + announced + "\n" + boot + "\n" + fork + "\n")),
+            "2 continued from a template, 1 booted: to become a template (1)");
+  EXPECT_EQ(count_forks(parse_boot_reports(boot + "\n" + boot)), "2 booted: to become a template (2)");
+  EXPECT_EQ(count_forks({}), "");
+}
+
 TEST(BootReportTest, ToleratesWrongTypes) {
   const auto reports = parse_boot_reports(R"({"test": 1, "phases": [], "vm": null})");
   ASSERT_EQ(reports.size(), 1U);

@@ -39,8 +39,12 @@ json to_json(const BootReport& boot) {
   json phases = json::object();
   for (const auto& [phase, seconds] : boot.phases) phases[phase] = seconds;
   phases["total"] = boot.total;
-  return {
-      {"vm", boot.vm}, {"phases", phases}, {"accelerator", boot.accelerator}, {"accelerator_reason", boot.accelerator_reason}};
+  return {{"vm", boot.vm},
+          {"phases", phases},
+          {"accelerator", boot.accelerator},
+          {"accelerator_reason", boot.accelerator_reason},
+          {"forked", boot.forked},
+          {"boot_reason", boot.boot_reason}};
 }
 
 }  // namespace
@@ -99,6 +103,9 @@ void RunPrinter::show_summary(const std::vector<RunRecord>& records, std::size_t
              counts.failed, counts.skipped);
   if (disabled > 0) fmt::print(stream_, ", {} disabled", disabled);
   fmt::print(stream_, "\n");
+  std::vector<BootReport> vms;
+  for (const RunRecord& record : records) vms.insert(vms.end(), record.result.boots.begin(), record.result.boots.end());
+  if (const std::string forks = count_forks(vms); !forks.empty()) fmt::print(stream_, "VMs: {}\n", sanitize_console(forks));
   for (const RunRecord& record : records) {
     for (const GtestOutcome& outcome : record.result.outcomes) {
       if (outcome.result == TestResult::Passed) continue;
