@@ -475,6 +475,8 @@ TEST_F(ForkTest, HungGuestIsReported) {
         << error.what();
   }
   EXPECT_EQ(vm.run("echo fine").out, "fine\n");
+  for (const auto& file : fs::directory_iterator(vm.handle().work_dir))
+    EXPECT_NE(file.path().extension(), ".state") << file.path();
 }
 
 TEST_F(ForkTest, SeveralChildrenOfOneMoment) {
