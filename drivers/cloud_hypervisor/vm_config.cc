@@ -1,0 +1,85 @@
+#include "vm_config.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "vmtest/error.h"
+
+namespace vmtest::cloud_hypervisor {
+namespace {
+
+constexpr std::uint64_t kMib = 1U << 20;
+constexpr const char* kTapMask = "255.255.255.252";
+constexpr const char* kRandom = "/dev/urandom";
+
+ImageType image_type(DiskFormat format) {
+  switch (format) {
+    case DiskFormat::Raw:
+      return ImageType::Raw;
+    case DiskFormat::Qcow2:
+      return ImageType::Qcow2;
+  }
+  throw Unsupported("Cloud Hypervisor takes raw and qcow2 disks");
+}
+
+PayloadConfig payload(const MachineConfig& machine) {
+  switch (machine.boot) {
+    case BootMode::Direct:
+      if (machine.kernel.empty()) throw Unsupported("Cloud Hypervisor needs a kernel for a direct boot");
+      return {.kernel = machine.kernel, .initramfs = machine.initramfs, .cmdline = machine.command_line};
+    case BootMode::Uefi:
+      if (!machine.uefi) throw Error("a boot by UEFI needs firmware");
+      return {.firmware = machine.uefi->code};
+    case BootMode::Bios:
+      break;
+  }
+  throw Unsupported("Cloud Hypervisor has no BIOS; boot the kernel directly or by UEFI");
+}
+
+NetConfig net_config(const vmtest::NicConfig& nic) {
+  if (nic.kind != NicKind::Tap) {
+    throw Unsupported("Cloud Hypervisor has no network of its own: a card is connected to a TAP (Network::Tap)");
+  }
+  return {.tap = nic.tap_name, .mac = nic.mac_address};
+}
+
+}  // namespace
+
+VmConfig vm_config(const MachineConfig& machine, const Paths& paths) {
+  if (machine.vnc) throw Unsupported("Cloud Hypervisor has no display");
+  if (machine.memory_file) throw Unsupported("Cloud Hypervisor keeps a guest's memory to itself");
+  if (!machine.cpu_model.empty() && machine.cpu_model != "host") {
+    throw Unsupported("Cloud Hypervisor gives the guest the host's CPU, not \"" + machine.cpu_model + "\"");
+  }
+  VmConfig config;
+  config.cpus = {.boot_vcpus = machine.vcpus, .max_vcpus = machine.vcpus};
+  config.memory.size = machine.memory_mib * kMib;
+  config.payload = payload(machine);
+  for (const vmtest::DiskConfig& disk : machine.disks) {
+    const ImageType type = image_type(disk.format);
+    config.disks.push_back({.path = disk.path,
+                            .image_type = type,
+                            .readonly = disk.read_only,
+                            .backing_files = type == ImageType::Qcow2,
+                            .id = disk.id,
+                            .serial = disk.serial});
+  }
+  for (const NicConfig& nic : machine.nics) {
+    NetConfig net = net_config(nic);
+    net.id = "net" + std::to_string(config.net.size());
+    if (config.net.empty() && !paths.gateway.empty()) {
+      net.ip = paths.gateway;
+      net.mask = kTapMask;
+    }
+    config.net.push_back(std::move(net));
+  }
+  if (machine.random_number_generator) config.rng_src = kRandom;
+  if (machine.memory_balloon) config.balloon = BalloonConfig{};
+  config.serial = {ConsoleConfig::Mode::File, paths.work_dir / kConsoleLog};
+  if (machine.agent_channel)
+    config.vsock = VsockConfig{.cid = kGuestCid, .socket = paths.runtime_dir / kVsockSocket, .id = "vsock0"};
+  config.serial_number = machine.smbios_serial;
+  return config;
+}
+
+}  // namespace vmtest::cloud_hypervisor

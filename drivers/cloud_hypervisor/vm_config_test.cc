@@ -1,0 +1,178 @@
+#include "vm_config.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "vmtest/error.h"
+
+namespace vmtest::cloud_hypervisor {
+namespace {
+
+using nlohmann::json;
+using Words = std::vector<std::string>;
+
+const Paths kPaths{"/vms/web", "/run/vmtest/0123456789", "198.18.0.1"};
+
+MachineConfig whole_machine() {
+  MachineConfig machine;
+  machine.vcpus = 2;
+  machine.memory_mib = 512;
+  machine.accelerator = Accelerator::Kvm;
+  machine.kernel = "/images/tiny/vmlinux";
+  machine.initramfs = "/images/tiny/initrd.img";
+  machine.command_line = "console=ttyS0 root=LABEL=a,b quiet";
+  machine.disks = {{.path = "/vms/web/root.qcow2", .format = DiskFormat::Qcow2, .id = "root"},
+                   {.path = "/vms/web/seed.iso", .format = DiskFormat::Raw, .read_only = true, .id = "seed"},
+                   {.path = "/vms/web/data0.raw", .format = DiskFormat::Raw, .id = "data0", .serial = "data0"}};
+  machine.nics = {{.kind = NicKind::Tap, .mac_address = "52:54:00:12:34:56", .tap_name = "vmtest7"}};
+  machine.agent_channel = true;
+  machine.memory_balloon = true;
+  return machine;
+}
+
+std::string refusal(const MachineConfig& machine) {
+  try {
+    (void)vm_config(machine, kPaths);
+  } catch (const Unsupported& error) {
+    return error.what();
+  }
+  return {};
+}
+
+TEST(CloudHypervisorVmConfigTest, WholeRequestBody) {
+  const json expected = json::parse(R"({
+    "cpus": {"boot_vcpus": 2, "max_vcpus": 2},
+    "memory": {"size": 536870912},
+    "payload": {"kernel": "/images/tiny/vmlinux", "initramfs": "/images/tiny/initrd.img",
+                "cmdline": "console=ttyS0 root=LABEL=a,b quiet"},
+    "disks": [
+      {"path": "/vms/web/root.qcow2", "image_type": "Qcow2", "backing_files": true, "id": "root"},
+      {"path": "/vms/web/seed.iso", "image_type": "Raw", "readonly": true, "id": "seed"},
+      {"path": "/vms/web/data0.raw", "image_type": "Raw", "id": "data0", "serial": "data0"}],
+    "net": [{"tap": "vmtest7", "ip": "198.18.0.1", "mask": "255.255.255.252", "mac": "52:54:00:12:34:56", "id": "net0"}],
+    "rng": {"src": "/dev/urandom"},
+    "balloon": {"size": 0, "deflate_on_oom": true},
+    "serial": {"mode": "File", "file": "/vms/web/console.log"},
+    "console": {"mode": "Off"},
+    "vsock": {"cid": 3, "socket": "/run/vmtest/0123456789/vsock.sock", "id": "vsock0"}
+  })");
+  EXPECT_EQ(to_json(vm_config(whole_machine(), kPaths)), expected);
+}
+
+TEST(CloudHypervisorVmConfigTest, WholeCommandLine) {
+  // clang-format off
+  const Words expected = {
+      "--cpus", "boot=2,max=2",
+      "--memory", "size=536870912",
+      "--kernel", "/images/tiny/vmlinux",
+      "--initramfs", "/images/tiny/initrd.img",
+      "--cmdline", "console=ttyS0 root=LABEL=a,b quiet",
+      "--disk", "path=/vms/web/root.qcow2,image_type=qcow2,backing_files=on,id=root",
+      "--disk", "path=/vms/web/seed.iso,image_type=raw,readonly=on,id=seed",
+      "--disk", "path=/vms/web/data0.raw,image_type=raw,id=data0,serial=data0",
+      "--net", "tap=vmtest7,ip=198.18.0.1,mask=255.255.255.252,mac=52:54:00:12:34:56,id=net0",
+      "--rng", "src=/dev/urandom",
+      "--balloon", "size=0,deflate_on_oom=on",
+      "--serial", "file=/vms/web/console.log",
+      "--console", "off",
+      "--vsock", "cid=3,socket=/run/vmtest/0123456789/vsock.sock,id=vsock0",
+  };
+  // clang-format on
+  EXPECT_EQ(to_arguments(vm_config(whole_machine(), kPaths)), expected);
+}
+
+TEST(CloudHypervisorVmConfigTest, WhatTheMachineDoesNotSayYet) {
+  VmConfig config;
+  config.cpus = {.boot_vcpus = 1, .max_vcpus = 4, .topology = CpuTopology{2, 2, 1, 1}};
+  config.memory = {.size = 268435456,
+                   .shared = true,
+                   .hugepages = true,
+                   .hotplug_size = 134217728,
+                   .hotplug_method = HotplugMethod::VirtioMem};
+  config.payload = {.firmware = "/usr/share/cloud-hypervisor/CLOUDHV.fd"};
+  config.disks = {{.path = "/d.raw",
+                   .direct = true,
+                   .rate_limiter = {.bandwidth = TokenBucket{1000000, 1000, 5000}, .ops = TokenBucket{100, 200}}}};
+  config.fs = {{.tag = "share", .socket = "/run/fs.sock", .id = "fs0"}};
+  config.serial = {ConsoleConfig::Mode::Socket, "/run/serial.sock"};
+  config.tpm_socket = "/run/swtpm.sock";
+  config.serial_number = "ds=nocloud";
+  config.watchdog = true;
+  config.pvpanic = true;
+  // clang-format off
+  const Words words = {
+      "--cpus", "boot=1,max=4,topology=2:2:1:1",
+      "--memory", "size=268435456,shared=on,hugepages=on,hotplug_method=virtio-mem,hotplug_size=134217728",
+      "--firmware", "/usr/share/cloud-hypervisor/CLOUDHV.fd",
+      "--disk", "path=/d.raw,image_type=raw,direct=on,bw_size=1000000,bw_one_time_burst=5000,bw_refill_time=1000,ops_size=100,ops_refill_time=200",
+      "--fs", "tag=share,socket=/run/fs.sock,num_queues=1,queue_size=1024,id=fs0",
+      "--serial", "socket=/run/serial.sock",
+      "--console", "off",
+      "--tpm", "socket=/run/swtpm.sock",
+      "--platform", "serial_number=ds=nocloud",
+      "--watchdog",
+      "--pvpanic",
+  };
+  // clang-format on
+  EXPECT_EQ(to_arguments(config), words);
+  const json body = json::parse(R"({
+    "cpus": {"boot_vcpus": 1, "max_vcpus": 4,
+             "topology": {"threads_per_core": 2, "cores_per_die": 2, "dies_per_package": 1, "packages": 1}},
+    "memory": {"size": 268435456, "shared": true, "hugepages": true, "hotplug_size": 134217728, "hotplug_method": "VirtioMem"},
+    "payload": {"firmware": "/usr/share/cloud-hypervisor/CLOUDHV.fd"},
+    "disks": [{"path": "/d.raw", "image_type": "Raw", "direct": true,
+               "rate_limiter_config": {"bandwidth": {"size": 1000000, "refill_time": 1000, "one_time_burst": 5000},
+                                       "ops": {"size": 100, "refill_time": 200}}}],
+    "fs": [{"tag": "share", "socket": "/run/fs.sock", "num_queues": 1, "queue_size": 1024, "id": "fs0"}],
+    "serial": {"mode": "Socket", "socket": "/run/serial.sock"},
+    "console": {"mode": "Off"},
+    "tpm": {"socket": "/run/swtpm.sock"},
+    "platform": {"serial_number": "ds=nocloud"},
+    "watchdog": true,
+    "pvpanic": true
+  })");
+  EXPECT_EQ(to_json(config), body);
+}
+
+TEST(CloudHypervisorVmConfigTest, TapOfTheHostKeepsItsAddress) {
+  const VmConfig config = vm_config(whole_machine(), {"/vms/web", "/run/x", ""});
+  EXPECT_EQ(config.net.front().ip, "");
+  EXPECT_EQ(config.net.front().mask, "");
+}
+
+TEST(CloudHypervisorVmConfigTest, UserModeNetworkIsUnsupported) {
+  MachineConfig machine = whole_machine();
+  machine.nics.front().kind = NicKind::User;
+  EXPECT_NE(refusal(machine).find("Network::Tap"), std::string::npos);
+}
+
+TEST(CloudHypervisorVmConfigTest, BiosIsUnsupported) {
+  MachineConfig machine = whole_machine();
+  machine.boot = BootMode::Bios;
+  EXPECT_NE(refusal(machine).find("no BIOS"), std::string::npos);
+}
+
+TEST(CloudHypervisorVmConfigTest, DisplayCpuModelAndMemoryFileAreUnsupported) {
+  MachineConfig machine = whole_machine();
+  machine.vnc = true;
+  EXPECT_NE(refusal(machine).find("display"), std::string::npos);
+  machine = whole_machine();
+  machine.cpu_model = "EPYC";
+  EXPECT_NE(refusal(machine).find("EPYC"), std::string::npos);
+  machine = whole_machine();
+  machine.memory_file = MemoryFile{"/memory"};
+  EXPECT_NE(refusal(machine).find("memory"), std::string::npos);
+}
+
+TEST(CloudHypervisorVmConfigTest, PathItsParserWouldTakeApartIsRefused) {
+  for (const char* path : {"/vms/a,readonly=on", "/vms/\"a\"", "/vms/[a]", "/vms/a "}) {
+    VmConfig config;
+    config.disks = {{.path = path}};
+    EXPECT_THROW((void)to_arguments(config), Error) << path;
+    EXPECT_EQ(to_json(config)["disks"][0]["path"], path) << "a body has no such trouble";
+  }
+}
+
+}  // namespace
+}  // namespace vmtest::cloud_hypervisor
