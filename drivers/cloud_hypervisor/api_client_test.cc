@@ -10,6 +10,7 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <stdexcept>
 #include <thread>
 
 #include "vmtest/host/directories.h"
@@ -36,7 +37,7 @@ class RecordingServer {
     server_.Get(".*", record);
     server_.Put(".*", record);
     server_.set_address_family(AF_UNIX);
-    server_.bind_to_port(socket.string(), 80);
+    if (!server_.bind_to_port(socket.string(), 80)) throw std::runtime_error("cannot listen on " + socket.string());
     thread_ = std::thread([this] { server_.listen_after_bind(); });
     while (!server_.is_running()) std::this_thread::yield();
   }
