@@ -32,7 +32,8 @@ struct Ping {
   std::vector<std::string> features;
 };
 
-/// States of its own: Shutdown is a VM whose vCPUs and devices are gone, while the process and the description stay.
+/// States of its own, as its API describes them. A VM that was shut down while its description stays is said to be Created again,
+/// by the versions whose source was read.
 enum class State { Created, Running, Shutdown, Paused, BreakPoint };
 
 struct PciDeviceInfo {
