@@ -207,6 +207,10 @@ void require_mac(const std::string& text) {
   if (!is_mac(text)) throw Error("\"" + text + "\" is no MAC address");
 }
 
+std::string qemu_package(Architecture architecture) {
+  return architecture == Architecture::X86_64 ? "qemu-system-x86" : "qemu-system-arm";
+}
+
 std::string qemu_program(Architecture architecture) { return "qemu-system-" + std::string(to_string(architecture)); }
 
 std::string qemu_escape(const std::string& text) {

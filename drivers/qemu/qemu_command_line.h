@@ -35,6 +35,8 @@ inline constexpr int kFirstTapDescriptor = 3;
 
 /// QEMU's program for a guest: "qemu-system-x86_64".
 [[nodiscard]] std::string qemu_program(Architecture architecture);
+/// Debian's package that has it.
+[[nodiscard]] std::string qemu_package(Architecture architecture);
 /// The command line that starts the machine: a pure function, nothing is looked up. TAPs come by inherited descriptors, in
 /// the order of their cards from kFirstTapDescriptor up. Throws Error for what no QEMU can run: Accelerator::Auto, an id or
 /// serial number with characters it may not have, UEFI without firmware.

@@ -5,9 +5,10 @@
 #include <utility>
 
 #include "qemu_command_line.h"
-#include "qemu_machine.h"
+#include "qemu_vm.h"
 #include "state_rules.h"
 #include "vmtest/error.h"
+#include "vmtest/qemu_driver.h"
 
 namespace vmtest {
 namespace {
@@ -45,7 +46,7 @@ void remove_device(QmpClient& qemu, const std::string& id, const Deadline& deadl
 
 void QemuDriver::attach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) {
   require_valid(disk);
-  const auto target = require(vm, "be given a disk");
+  const auto target = require_qemu(vm, "be given a disk");
   const std::lock_guard lock(target->order());
   require_state(target->handle(), target->state(), {VmState::Running}, "be given a disk");
   with_context("cannot plug disk \"" + disk.id + "\" into VM \"" + vm.name + "\"", [&] {
@@ -67,7 +68,7 @@ void QemuDriver::attach_disk(const VmHandle& vm, const DiskConfig& disk, const D
 
 void QemuDriver::attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) {
   require_mac(nic.mac_address);
-  const auto target = require(vm, "be given a network card");
+  const auto target = require_qemu(vm, "be given a network card");
   const std::lock_guard lock(target->order());
   require_state(target->handle(), target->state(), {VmState::Running}, "be given a network card");
   with_context("cannot plug network card " + nic.mac_address + " into VM \"" + vm.name + "\"", [&] {
@@ -87,7 +88,7 @@ void QemuDriver::attach_nic(const VmHandle& vm, const NicConfig& nic, const Dead
 }
 
 void QemuDriver::detach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) {
-  const auto target = require(vm, "give a disk away");
+  const auto target = require_qemu(vm, "give a disk away");
   const std::lock_guard lock(target->order());
   require_state(target->handle(), target->state(), {VmState::Running}, "give a disk away");
   with_context("cannot take disk \"" + disk.id + "\" from VM \"" + vm.name + "\"", [&] {
@@ -99,7 +100,7 @@ void QemuDriver::detach_disk(const VmHandle& vm, const DiskConfig& disk, const D
 }
 
 void QemuDriver::detach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) {
-  const auto target = require(vm, "give a network card away");
+  const auto target = require_qemu(vm, "give a network card away");
   const std::lock_guard lock(target->order());
   require_state(target->handle(), target->state(), {VmState::Running}, "give a network card away");
   with_context("cannot take network card " + nic.mac_address + " from VM \"" + vm.name + "\"", [&] {

@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <string>
 
-#include "tap.h"
+#include "network/tap.h"
 #include "vmtest/error.h"
 #include "vmtest/qemu_driver.h"
 #include "vmtest/types.h"
@@ -15,15 +15,6 @@ Support supported() { return {Support::Kind::Supported, ""}; }
 Support needs_host(std::string why) { return {Support::Kind::NeedsHost, std::move(why)}; }
 Support not_built(const std::string& by) { return {Support::Kind::NotOffered, "QEMU could, " + by + "; not built yet"}; }
 Support impossible(std::string why) { return {Support::Kind::NotOffered, std::move(why)}; }
-
-Support tap_support() {
-  try {
-    (void)make_tap();
-    return supported();
-  } catch (const std::exception& error) {
-    return needs_host(error.what());
-  }
-}
 
 Support uefi_support() {
   const bool x86 = host_architecture() == Architecture::X86_64;

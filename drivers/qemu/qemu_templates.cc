@@ -2,19 +2,19 @@
 // out.
 
 #include <fcntl.h>
-#include <sys/stat.h>
 
-#include <algorithm>
 #include <thread>
 #include <utility>
 
+#include "file_identity.h"
 #include "qemu_command_line.h"
-#include "qemu_machine.h"
+#include "qemu_vm.h"
 #include "state_rules.h"
 #include "vmtest/error.h"
 #include "vmtest/host/process.h"
 #include "vmtest/host/socket.h"
 #include "vmtest/host/text.h"
+#include "vmtest/qemu_driver.h"
 
 namespace vmtest {
 namespace {
@@ -73,41 +73,9 @@ std::string top_node(const json& blocks, const std::string& disk) {
   throw Error("the machine has no disk \"" + disk + "\"");
 }
 
-/// A file by what changes when it is replaced.
-std::string identity(const fs::path& file) {
-  struct stat info {};
-  if (::stat(file.c_str(), &info) != 0) return file.string() + " absent\n";
-  return file.string() + " " + std::to_string(info.st_dev) + " " + std::to_string(info.st_ino) + " " +
-         std::to_string(info.st_size) + " " + std::to_string(info.st_mtim.tv_sec) + "." + std::to_string(info.st_mtim.tv_nsec) +
-         "\n";
-}
-
-std::string identity_of_folder(const fs::path& folder) {
-  std::vector<fs::path> files;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder, error)) {
-    if (entry.is_regular_file()) files.push_back(entry.path());
-  }
-  std::sort(files.begin(), files.end());
-  std::string text;
-  for (const fs::path& file : files) text += identity(file);
-  return text;
-}
-
-/// What the guest sees of the host's processor when that executes it.
-std::string host_cpu() {
-  const std::string text = read_file("/proc/cpuinfo");
-  std::string found;
-  for (const char* field : {"model name", "flags", "microcode"}) {
-    const std::size_t at = text.find(std::string("\n") + field);
-    if (at != std::string::npos) found += text.substr(at + 1, text.find('\n', at + 1) - at);
-  }
-  return found;
-}
-
 }  // namespace
 
-void QemuDriver::Machine::restore(QmpClient& qemu, const fs::path& state_file) {
+void QemuVm::restore(QmpClient& qemu, const fs::path& state_file) {
   const Deadline deadline = Deadline::after(kRestoreTime);
   with_context("cannot continue from " + state_file.string(), [&] {
     leave_shared_memory_out(qemu, deadline);
@@ -122,7 +90,7 @@ void QemuDriver::Machine::restore(QmpClient& qemu, const fs::path& state_file) {
   });
 }
 
-void QemuDriver::Machine::freeze(const fs::path& state_file, const Deadline& deadline) {
+void QemuVm::freeze(const fs::path& state_file, const Deadline& deadline) {
   const auto qemu = qmp(deadline);
   qemu->execute("stop", deadline);
   write_state(*qemu, state_file, deadline);
@@ -136,9 +104,8 @@ void QemuDriver::Machine::freeze(const fs::path& state_file, const Deadline& dea
   if (!wait_exit(kQuitTime)) throw Timeout("QEMU does not end after its state was saved");
 }
 
-std::chrono::microseconds QemuDriver::Machine::checkpoint(const fs::path& state_file,
-                                                          const std::map<std::string, fs::path>& overlays,
-                                                          const Deadline& deadline) {
+std::chrono::microseconds QemuVm::checkpoint(const fs::path& state_file, const std::map<std::string, fs::path>& overlays,
+                                             const Deadline& deadline) {
   const auto qemu = qmp(deadline);
   const bool ran = qemu->execute("query-status", deadline).at("running");
   const auto began = std::chrono::steady_clock::now();
@@ -185,17 +152,17 @@ std::string QemuDriver::fingerprint(const MachineConfig& machine) const {
   if (general.memory_file) general.memory_file = MemoryFile{"/memory", MemoryFile::Mapping::Shared};
   general.restore_from.clear();
   std::string text = format_command(qemu_command_line(general, {program, "template", "/", "/", 1})) + "\n";
-  text += identity(fs::canonical(program));
-  if (machine.accelerator == Accelerator::Kvm) text += host_cpu();
+  text += identity_of_file(fs::canonical(program));
+  if (machine.accelerator == Accelerator::Kvm) text += identity_of_processor();
   for (const char* folder : kFirmwareFolders) text += identity_of_folder(folder);
-  if (machine.uefi) text += identity(machine.uefi->code);
-  if (!machine.kernel.empty()) text += identity(machine.kernel);
-  if (!machine.initramfs.empty()) text += identity(machine.initramfs);
+  if (machine.uefi) text += identity_of_file(machine.uefi->code);
+  if (!machine.kernel.empty()) text += identity_of_file(machine.kernel);
+  if (!machine.initramfs.empty()) text += identity_of_file(machine.initramfs);
   return text;
 }
 
 void QemuDriver::save(const VmHandle& vm, const fs::path& state_file, const Deadline& deadline) {
-  const auto target = require(vm, "be frozen");
+  const auto target = require_qemu(vm, "be frozen");
   const std::lock_guard lock(target->order());
   require_state(target->handle(), target->state(), {VmState::Running, VmState::Suspended}, "be frozen");
   with_context("cannot freeze VM \"" + vm.name + "\"", [&] { target->freeze(state_file, deadline); });
@@ -203,7 +170,7 @@ void QemuDriver::save(const VmHandle& vm, const fs::path& state_file, const Dead
 
 std::chrono::microseconds QemuDriver::checkpoint(const VmHandle& vm, const fs::path& state_file,
                                                  const std::map<std::string, fs::path>& overlays, const Deadline& deadline) {
-  const auto target = require(vm, "be checkpointed");
+  const auto target = require_qemu(vm, "be checkpointed");
   const std::lock_guard lock(target->order());
   require_state(target->handle(), target->state(), {VmState::Running, VmState::Suspended}, "be checkpointed");
   return with_context("cannot checkpoint VM \"" + vm.name + "\"",

@@ -1,4 +1,4 @@
-#include "ports.h"
+#include "network/ports.h"
 
 #include <arpa/inet.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "tap.h"
+#include "network/tap.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <sstream>
 
@@ -122,22 +123,34 @@ void configure_interface(const std::string& name, const std::string& address, in
   if (::ioctl(socket.get(), SIOCSIFFLAGS, &request) != 0) throw_errno("cannot set up " + name);
 }
 
-LeasedTap take_tap(Ledger& ledger) {
-  TapDevice device = make_tap();
+Support tap_support() {
+  try {
+    (void)make_tap();
+    return {Support::Kind::Supported, ""};
+  } catch (const std::exception& error) {
+    return {Support::Kind::NeedsHost, error.what()};
+  }
+}
+
+TapNetwork take_tap_network(Ledger& ledger) {
   const std::vector<Route> routes = parse_routes(read_file("/proc/thread-self/net/route"));
   std::vector<Ledger::Numbered> passed_over;  // held meanwhile, so that the next try gets another one
   while (passed_over.size() < kMostCollisions) {
     auto taken = ledger.try_subnet(kTapSubnets);
     if (!taken) break;
     TapSubnet subnet = tap_subnet(taken->number);
-    if (collides(subnet, routes)) {
-      passed_over.push_back(std::move(*taken));
-      continue;
-    }
-    configure_interface(device.name, subnet.host, kTapPrefixLength);
-    return {std::move(device), std::move(subnet), std::move(taken->lease)};
+    if (!collides(subnet, routes)) return {std::move(subnet), std::move(taken->lease)};
+    passed_over.push_back(std::move(*taken));
   }
   throw Error("no free network for a TAP in 198.18.0.0/15: other VMs or routes of this host have it");
+}
+
+std::string tap_name_of(const std::string& host_address) {
+  in_addr parsed{};
+  if (::inet_pton(AF_INET, host_address.c_str(), &parsed) != 1) throw Error("\"" + host_address + "\" is no IPv4 address");
+  char name[IFNAMSIZ];
+  std::snprintf(name, sizeof name, "vmtest%08x", ntohl(parsed.s_addr));
+  return name;
 }
 
 }  // namespace vmtest

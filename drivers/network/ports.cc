@@ -1,4 +1,4 @@
-#include "ports.h"
+#include "network/ports.h"
 
 #include <algorithm>
 #include <string>

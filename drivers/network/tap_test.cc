@@ -1,11 +1,11 @@
-#include "tap.h"
+#include "network/tap.h"
 
 #include <gtest/gtest.h>
 #include <net/if.h>
 #include <sched.h>
 #include <unistd.h>
 
-#include "neighbours.h"
+#include "network/neighbours.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 
@@ -120,22 +120,25 @@ TEST_F(TapDeviceTest, IsGoneWithItsDescriptor) {
 }
 
 TEST_F(TapDeviceTest, GetsItsSubnetsAddressAndRoute) {
-  const LeasedTap tap = take_tap(ledger_);
-  EXPECT_EQ(tap.subnet, tap_subnet(0));
-  EXPECT_TRUE(collides(tap.subnet, parse_routes(read_file("/proc/thread-self/net/route"))));
+  const TapDevice tap = make_tap();
+  const TapNetwork network = take_tap_network(ledger_);
+  EXPECT_EQ(network.subnet, tap_subnet(0));
+  configure_interface(tap.name, network.subnet.host, kTapPrefixLength);
+  EXPECT_TRUE(collides(network.subnet, parse_routes(read_file("/proc/thread-self/net/route"))));
 }
 
-TEST_F(TapDeviceTest, TwoTapsGetTwoSubnets) {
-  const LeasedTap first = take_tap(ledger_);
-  const LeasedTap second = take_tap(ledger_);
+TEST_F(TapDeviceTest, TwoVmsGetTwoNetworksAndNames) {
+  const TapNetwork first = take_tap_network(ledger_);
+  const TapNetwork second = take_tap_network(ledger_);
   EXPECT_NE(first.subnet, second.subnet);
-  EXPECT_NE(first.device.name, second.device.name);
+  EXPECT_EQ(tap_name_of(first.subnet.host), "vmtestc6120001");
+  EXPECT_EQ(tap_name_of(second.subnet.host), "vmtestc6130001");
 }
 
-TEST_F(TapDeviceTest, PassesOverSubnetsTheHostRoutes) {
+TEST_F(TapDeviceTest, PassesOverNetworksTheHostRoutes) {
   const TapDevice occupied = make_tap();
   configure_interface(occupied.name, "198.18.0.1", 24);
-  EXPECT_EQ(take_tap(ledger_).subnet, tap_subnet(1));
+  EXPECT_EQ(take_tap_network(ledger_).subnet, tap_subnet(1));
 }
 
 TEST_F(TapDeviceTest, UnknownNameIsAnError) { EXPECT_THROW((void)open_tap("nosuchtap"), Error); }

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "vmtest/capability.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/ledger.h"
 
@@ -53,13 +54,17 @@ struct TapDevice {
 /// Gives the interface an address and sets it up.
 void configure_interface(const std::string& name, const std::string& address, int prefix_length);
 
-/// A TAP with a network of its own.
-struct LeasedTap {
-  TapDevice device;
+/// Whether this host and user may make TAPs; tried.
+[[nodiscard]] Support tap_support();
+
+/// A network for a TAP, nobody else's while the lease lives.
+struct TapNetwork {
   TapSubnet subnet;
   Lease lease;
 };
-/// Makes one on a subnet that neither another VM nor a route of the host has.
-[[nodiscard]] LeasedTap take_tap(Ledger& ledger);
+/// Takes one that neither another VM nor a route of the host has.
+[[nodiscard]] TapNetwork take_tap_network(Ledger& ledger);
+/// A name for the TAP on the network whose host has that address, for hypervisors that make it: as unlike others as the network.
+[[nodiscard]] std::string tap_name_of(const std::string& host_address);
 
 }  // namespace vmtest

@@ -1,4 +1,4 @@
-#include "neighbours.h"
+#include "network/neighbours.h"
 
 #include <algorithm>
 #include <cctype>

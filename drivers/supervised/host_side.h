@@ -1,0 +1,34 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "network/ports.h"
+#include "network/tap.h"
+#include "vmtest/machine_config.h"
+#include "vmtest/supervisor.h"
+
+namespace vmtest {
+
+/// The host side of a VM's network: taken before anything else exists, given back by going out of scope.
+struct HostSide {
+  std::optional<LeasedPort> port;
+  /// TAPs that the hypervisor inherits by descriptor.
+  std::vector<TapDevice> taps;
+  std::vector<Lease> subnets;
+  /// Of the first card's TAP: the guest's address with its prefix length, and the host's.
+  std::string static_address;
+  std::string gateway;
+};
+
+/// For a hypervisor that has user-mode networks, and inherits TAPs: a port for SSH, TAPs made or opened.
+[[nodiscard]] HostSide take_ports_and_taps(const PrepareRequest& request);
+/// For a hypervisor that makes TAPs itself, by the name that tap_name_of() gives: their networks. Throws Unsupported for a card
+/// that is on no TAP, for a port, and for a further TAP without a name of its own.
+[[nodiscard]] HostSide take_tap_networks(const PrepareRequest& request);
+
+/// From now on the supervisor keeps them until the VM ends: TAPs under the names "tap0", "tap1".
+void hand_over(SupervisorConnection& supervisor, const HostSide& side, const std::vector<int>& leases);
+
+}  // namespace vmtest

@@ -1,0 +1,170 @@
+#include "supervised/supervised_vm.h"
+
+#include <signal.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include "platform.h"
+#include "vmtest/error.h"
+#include "vmtest/host/text.h"
+
+namespace vmtest {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Exec to the first answer takes some ten milliseconds; loading from a cold disk on a crowded host takes longest.
+constexpr std::chrono::seconds kLaunchTime{60};
+/// Between two tries to connect to a starting hypervisor; its end wakes us at once.
+constexpr std::chrono::milliseconds kLaunchPoll{2};
+/// A closed connection means that the hypervisor is ending: its exit status follows.
+constexpr std::chrono::seconds kExitReportTime{5};
+/// A hypervisor that was told to end has nothing left to do but give its memory back.
+constexpr std::chrono::seconds kEndTime{20};
+/// How soon a waiter finds that a VM continues in another process.
+constexpr std::chrono::milliseconds kContinuePoll{5};
+
+}  // namespace
+
+bool is_absent(const std::system_error& error) { return error.code().value() == ENOENT || error.code().value() == ECONNREFUSED; }
+
+SupervisedVm::SupervisedVm(VmHandle handle, std::shared_ptr<SupervisorConnection> supervisor, Owner owner, Program program)
+    : handle_(std::move(handle)), supervisor_(std::move(supervisor)), owner_(owner), program_(program) {}
+
+VmState SupervisedVm::state() { return state(Deadline::after(kAnswerTime)); }
+
+VmState SupervisedVm::state(const Deadline& deadline) {
+  if (continues_) return VmState::Suspended;
+  if (supervisor_->status().processes.count(program_.process) == 0) {
+    return ended_state(std::chrono::milliseconds(0), VmState::Prepared);
+  }
+  try {
+    return running_state(deadline);
+  } catch (const std::system_error& error) {
+    if (is_absent(error)) return VmState::Starting;
+    throw;
+  } catch (const Timeout&) {
+    throw;
+  } catch (const Error&) {
+    // It ended between our two questions, or it lives and makes no sense.
+    const VmState now = ended_state(kExitReportTime, VmState::Running);
+    if (now == VmState::Running) throw;
+    return now;
+  }
+}
+
+VmState SupervisedVm::ended_state(std::chrono::milliseconds timeout, VmState otherwise) {
+  const auto exit = wait_exit(timeout);
+  if (!exit) return otherwise;
+  return exit->orderly ? VmState::Stopped : VmState::Failed;
+}
+
+void SupervisedVm::spawn(SupervisedProcess process, const std::function<void()>& connect) {
+  process.name = program_.process;
+  write_file(handle_.work_dir / "command_line.txt", format_command(process.argv) + "\n", 0600);
+  forget_asked();
+  pid_t pid = -1;
+  try {
+    pid = supervisor_->spawn(process);
+  } catch (...) {
+    continues_ = false;
+    throw;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    process_ = std::make_shared<FileDescriptor>(supervisor::try_open_pidfd(pid));
+  }
+  continues_ = false;
+  try {
+    connect();
+  } catch (const std::exception&) {
+    // Most of the time it ended with a complaint about its command line, and that is the story.
+    signal(SIGKILL);
+    const auto exit = supervisor_->wait_exit(program_.process, kExitReportTime);
+    if (!exit || exit->status.signal == SIGKILL) throw;
+    throw Error(std::string(program_.title) + " ended at its start with " + to_string(exit->status) +
+                (exit->last_words.empty() ? "" : ", saying:\n") + indent(sanitize_console(exit->last_words), "  "));
+  }
+}
+
+void SupervisedVm::end_to_continue(const std::function<void()>& end) {
+  continues_ = true;
+  try {
+    end();
+    if (!supervisor_->wait_exit(program_.process, kEndTime)) {
+      throw Timeout(std::string(program_.title) + " does not end after its state was saved");
+    }
+  } catch (...) {
+    continues_ = false;
+    throw;
+  }
+}
+
+void SupervisedVm::await_up(const std::function<bool()>& is_up) {
+  const Deadline deadline = Deadline::after(kLaunchTime);
+  for (;;) {
+    try {
+      if (is_up()) return;
+    } catch (const std::system_error& error) {
+      if (!is_absent(error)) throw Error(std::string("cannot connect to ") + program_.title + ": " + error.what());
+    }
+    if (wait_exit(kLaunchPoll)) throw Error(std::string(program_.title) + " ended at its start");
+    if (deadline.expired()) {
+      throw Timeout(std::string(program_.title) + " was not up within " + std::to_string(kLaunchTime.count()) + " s");
+    }
+  }
+}
+
+std::shared_ptr<FileDescriptor> SupervisedVm::process() {
+  std::shared_ptr<FileDescriptor> known;
+  {
+    const std::lock_guard lock(mutex_);
+    known = process_;
+  }
+  if (!known && owner_ == Owner::Somebody) {
+    const auto processes = supervisor_->status().processes;
+    const auto running = processes.find(program_.process);
+    if (running == processes.end()) return nullptr;
+    known = std::make_shared<FileDescriptor>(supervisor::try_open_pidfd(running->second));
+    const std::lock_guard lock(mutex_);
+    process_ = known;
+  }
+  return known && known->valid() ? known : nullptr;
+}
+
+std::optional<VmExit> SupervisedVm::wait_exit(std::chrono::milliseconds timeout) {
+  const Deadline deadline = Deadline::after(timeout);
+  auto running = process();
+  for (;; running = process()) {
+    if (running && !wait_readable(running->get(), deadline)) return std::nullopt;
+    if (!continues_) break;
+    if (deadline.expired()) return std::nullopt;
+    std::this_thread::sleep_for(std::min<std::chrono::milliseconds>(kContinuePoll, deadline.remaining()));
+  }
+  // Once it has ended, the supervisor's report is on its way.
+  const auto exit =
+      supervisor_->wait_exit(program_.process, running ? std::max<std::chrono::milliseconds>(timeout, kExitReportTime) : timeout);
+  if (!exit) return std::nullopt;
+  std::error_code ignored;
+  return judge(*exit, asked_ || fs::exists(asked_file(), ignored));
+}
+
+void SupervisedVm::mark_asked() noexcept {
+  asked_ = true;
+  try {
+    write_file(asked_file(), "", 0600);
+  } catch (const std::exception&) {  // a full disk must not keep a VM from being stopped
+  }
+}
+
+void SupervisedVm::forget_asked() {
+  asked_ = false;
+  std::error_code ignored;
+  fs::remove(asked_file(), ignored);
+}
+
+}  // namespace vmtest

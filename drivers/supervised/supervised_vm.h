@@ -1,0 +1,100 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "vmtest/deadline.h"
+#include "vmtest/driver.h"
+#include "vmtest/supervised_driver.h"
+#include "vmtest/supervisor.h"
+
+namespace vmtest {
+
+/// Nobody listens on a Unix socket (yet).
+[[nodiscard]] bool is_absent(const std::system_error& error);
+
+/// One VM whose hypervisor is a process under a supervisor: what all such have in common, and what each must tell. All calls may
+/// be made by several threads at once; those that change the state hold order().
+class SupervisedVm {
+ public:
+  using Owner = SupervisedDriver::Owner;
+  /// The hypervisor's process by its name among the supervisor's, and its title for people: "qemu", "QEMU".
+  struct Program {
+    const char* process;
+    const char* title;
+  };
+
+  SupervisedVm(VmHandle handle, std::shared_ptr<SupervisorConnection> supervisor, Owner owner, Program program);
+  virtual ~SupervisedVm() = default;
+  SupervisedVm(const SupervisedVm&) = delete;
+  SupervisedVm& operator=(const SupervisedVm&) = delete;
+
+  [[nodiscard]] const VmHandle& handle() const { return handle_; }
+  [[nodiscard]] SupervisorConnection& supervisor() const { return *supervisor_; }
+  /// Held by calls that change the state, one at a time.
+  [[nodiscard]] std::mutex& order() { return order_; }
+
+  /// Starts the hypervisor and returns when the guest runs. Throws Error with the hypervisor's own words when it does not; the
+  /// hypervisor is not running then.
+  virtual void launch(const MachineConfig& machine) = 0;
+  virtual void suspend() = 0;
+  virtual void resume() = 0;
+  /// Tells the guest to power off, whatever state it is in. False when this hypervisor has no way to.
+  virtual bool press_power_button(VmState now, const Deadline& deadline) = 0;
+
+  /// The true state; Timeout when the hypervisor does not say in time.
+  [[nodiscard]] VmState state(const Deadline& deadline);
+  [[nodiscard]] VmState state();
+  /// How the hypervisor ended, waiting up to `timeout` for it.
+  [[nodiscard]] std::optional<VmExit> wait_exit(std::chrono::milliseconds timeout);
+  /// Remembers, for this process and others, that the hypervisor's end was asked for.
+  void mark_asked() noexcept;
+  void signal(int number) { supervisor_->signal(program_.process, number); }
+
+ protected:
+  /// A living hypervisor answers in milliseconds, but on a crowded host it may not be scheduled for seconds.
+  static constexpr std::chrono::seconds kAnswerTime{20};
+
+  /// The state of a hypervisor whose process runs. A std::system_error that says that nobody listens yet means Starting.
+  [[nodiscard]] virtual VmState running_state(const Deadline& deadline) = 0;
+  /// Puts the end in words and judges whether somebody asked for it. `asked`: we were.
+  [[nodiscard]] virtual VmExit judge(const SupervisedExit& exit, bool asked) = 0;
+
+  [[nodiscard]] Owner owner() const { return owner_; }
+  /// Starts the process, whose command line is put down in the VM's folder, and runs `connect`, which returns when the guest
+  /// runs. When that throws, the process ends; if it had ended by itself, its last words are the error.
+  void spawn(SupervisedProcess process, const std::function<void()>& connect);
+  /// Ends the process by `end` in order to continue in another one: until spawn() starts that, nobody is told of an end. Throws
+  /// Timeout when it does not end.
+  void end_to_continue(const std::function<void()>& end);
+  /// Asks until the process is up, as long as it lives. That nobody listens yet, as a std::system_error says, means no.
+  void await_up(const std::function<bool()>& is_up);
+
+ private:
+  /// Readable when the hypervisor has ended; none when it was never started or is gone for good. Waiting on it holds up nobody,
+  /// while waiting for the supervisor's word would hold up other threads' requests to it.
+  std::shared_ptr<FileDescriptor> process();
+  void forget_asked();
+  [[nodiscard]] std::filesystem::path asked_file() const { return handle_.work_dir / "stop-asked"; }
+  [[nodiscard]] VmState ended_state(std::chrono::milliseconds timeout, VmState otherwise);
+
+  const VmHandle handle_;
+  const std::shared_ptr<SupervisorConnection> supervisor_;
+  const Owner owner_;
+  const Program program_;
+  std::mutex order_;
+  std::atomic<bool> asked_ = false;
+  /// The process is ending or has ended, and another one is about to take its place.
+  std::atomic<bool> continues_ = false;
+  std::mutex mutex_;
+  /// Guarded by mutex_. Shared with calls that are under way when the hypervisor is started anew.
+  std::shared_ptr<FileDescriptor> process_;
+};
+
+}  // namespace vmtest
