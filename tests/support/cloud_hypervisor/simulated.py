@@ -77,7 +77,11 @@ class ApiConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(DEADLINE)
-        self.sock.connect(self._path)
+        try:
+            self.sock.connect(self._path)
+        except OSError:
+            self.sock.close()
+            raise
 
 
 class Simulator:
@@ -102,17 +106,19 @@ class Simulator:
             )
         self._connection: ApiConnection | None = None
         if api:
-            wait_for(self._reachable, f"API socket; {self.error_text()}")
+            wait_for(self.reachable, f"API socket; {self.error_text()}")
 
-    def _reachable(self) -> bool:
+    def reachable(self) -> bool:
         if self.process.poll() is not None:
             raise AssertionError(f"ended with {self.process.returncode}: {self.error_text()}")
+        connection = ApiConnection(self.socket)
         try:
-            self._connection = ApiConnection(self.socket)
-            self._connection.connect()
-            return True
+            connection.connect()
         except OSError:
+            connection.close()
             return False
+        self._connection = connection
+        return True
 
     def error_text(self) -> str:
         return self.errors.read_text()

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 
 from . import cli, config_cli
 from .api import Api
@@ -17,6 +18,7 @@ from .options import OptionError, OptionParser
 from .vmm import Vmm, log
 
 VERSION = "v53.0"
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PAYLOAD_LIMITS = {"main": 4 << 20, "v53": 51200}
 
 
@@ -113,6 +115,18 @@ class _ApiServer:
                 pass
 
 
+def _watch_signals(vmm: Vmm) -> None:
+    """A thread waits for them: the main thread may be inside a wait that no Python handler ends."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    def wait() -> None:
+        while True:
+            signal.sigwait(SIGNALS)
+            vmm.post(vmm.exit)
+
+    threading.Thread(target=wait, name="vmm_signal_handler", daemon=True).start()
+
+
 def _start_vm(vmm: Vmm, arguments: cli.Arguments) -> Fault | None:
     """Creates and boots, or restores, what the command line names."""
     try:
@@ -160,8 +174,7 @@ def _run(arguments: cli.Arguments) -> None:
     version = "v53" if os.environ.get("VMTEST_SIM_CH_VERSION") == "v53" else "main"
     guest_debug = os.environ.get("VMTEST_SIM_CH_GUEST_DEBUG") == "1"
     vmm = Vmm(events, version, "no-shutdown" in arguments, guest_debug)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: vmm.post(vmm.exit))
+    _watch_signals(vmm)
     server = _ApiServer(api_path, api_fd, vmm) if api_path is not None or api_fd is not None else None
     failure: Fault | None = None
     try:

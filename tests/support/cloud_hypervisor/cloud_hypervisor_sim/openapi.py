@@ -47,8 +47,9 @@ class _Checker:
             self._check_type(kind, value, where)
         if "enum" in schema and value not in schema["enum"]:
             raise Violation(f"{where}: {value!r} is none of {schema['enum']}")
-        if kind == "integer" and not self.request:
-            # What a request may not exceed is the program's own to refuse, in its words.
+        if kind == "integer" and not self.request and ".config." not in where:
+            # What a request may not exceed is the program's own to refuse, in its words, and some of it is
+            # refused at boot only: until then the configuration is shown as it was given.
             self._check_bounds(schema, value, where)
         elif kind == "array":
             for index, item in enumerate(value):

@@ -23,6 +23,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 def _die_with_parent(parent: int) -> Callable[[], None]:
     def prepare() -> None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if os.getppid() != parent:
             os._exit(1)
 
