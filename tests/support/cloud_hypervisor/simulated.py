@@ -22,8 +22,8 @@ FOLDER = Path(__file__).resolve().parent
 PROGRAM = FOLDER / "cloud-hypervisor"
 DEADLINE = 30.0
 
-# mov $0x3f8, %dx; mov $'!', %al; out %al, (%dx); then hlt for ever, with interrupts off.
-SPEAK_AND_HALT = bytes.fromhex("66baf803 b021 ee fa f4 ebfd")
+# mov $0x3f8, %dx; mov $'!', %al; out %al, (%dx); out %al, $0xe9; then hlt for ever, with interrupts off.
+SPEAK_AND_HALT = bytes.fromhex("66baf803 b021 ee e6e9 fa f4 ebfd")
 HALT = bytes.fromhex("fa f4 ebfd")
 # mov $0xfe, %al; out %al, $0x64: the reset line of the keyboard controller.
 RESET = bytes.fromhex("b0fe e664 f4 ebfd")

@@ -349,10 +349,20 @@ class Vm:
     def _settle_pending_cpus(self, slots: list[dict[str, Any]]) -> None:
         present = {slot["qom-path"] for slot in slots if "qom-path" in slot}
         self._pending_cpus &= present
+        for path in self._pending_cpus:
+            self._ask_for_cpu(path)
         kept = [slot["props"] for slot in slots if "qom-path" in slot]
         self.layout.hotplugged_cpus = [
             item for item in self.layout.hotplugged_cpus if {k: v for k, v in item.items() if k != "driver"} in kept
         ]
+
+    def _ask_for_cpu(self, path: str) -> None:
+        """QEMU refuses while no guest has taken over ACPI; the removal stays pending all the same."""
+        assert self.qemu is not None
+        try:
+            self.qemu.qmp.execute("device_del", {"id": path})
+        except QmpError:
+            pass
 
     def _resize_vcpus(self, desired: int) -> None:
         if desired == self._vcpus:
@@ -375,7 +385,7 @@ class Vm:
             present = [slot for slot in slots if "qom-path" in slot]
             for slot in present[desired:]:
                 self._pending_cpus.add(slot["qom-path"])
-                self.command("device_del", {"id": slot["qom-path"]})
+                self._ask_for_cpu(slot["qom-path"])
         self._vcpus = desired
 
     def _resize_ram(self, desired: int) -> None:
