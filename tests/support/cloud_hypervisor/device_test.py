@@ -228,7 +228,7 @@ class NetTest(SimulatorTest):
 
     def testNamedTapIsMadeAndGoes(self) -> None:
         name = f"vmt{os.getpid() % 100000}"
-        net = {"tap": name, "ip": "192.0.2.1", "mask": "255.255.255.0", "mac": "02:00:00:00:00:01"}
+        net = {"tap": name, "ip": "198.18.78.1", "mask": "255.255.255.0", "mac": "02:00:00:00:00:01"}
         simulator = self.started_vm(config=self.config(net=[net]))
         self.assertIn(name, self.interfaces())
         flags = int(Path(f"/sys/class/net/{name}/flags").read_text(), 16)

@@ -57,6 +57,7 @@ class Vm:
         self._on_event = on_event
         self._saved_memory: int | None = None
         self._pending_cpus: set[str] = set()
+        self._cpu_was_removed = False
         self._name_counter = 0
         rules.validate(config, old_wording)
         self._name_devices()
@@ -348,6 +349,7 @@ class Vm:
 
     def _settle_pending_cpus(self, slots: list[dict[str, Any]]) -> None:
         present = {slot["qom-path"] for slot in slots if "qom-path" in slot}
+        self._cpu_was_removed |= bool(self._pending_cpus - present)
         self._pending_cpus &= present
         for path in self._pending_cpus:
             self._ask_for_cpu(path)
@@ -375,6 +377,9 @@ class Vm:
             raise Fault("Error from CPU manager", "Still pending removed vCPU", kind=Kind.PENDING)
         if desired > self.config["cpus"]["max_vcpus"]:
             raise Fault("Error from CPU manager", "Requested vCPUs exceed maximum")
+        if desired > self._vcpus and self._cpu_was_removed:
+            # QEMU 7.2's TCG keeps a listener of the removed vCPU, and dies when the machine changes next.
+            raise Fault("Error from CPU manager", "simulator: QEMU cannot add a vCPU after one was removed")
         if desired > self._vcpus:
             free = [slot for slot in slots if "qom-path" not in slot]
             for slot in free[: desired - self._vcpus]:
