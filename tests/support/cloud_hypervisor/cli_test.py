@@ -176,6 +176,12 @@ class ProcessTest(SimulatorTest):
         self.assertEqual(result.returncode, 1)
         self.assertIn("Kernel lacks PVH header", result.stderr)
 
+    def testLogFileTakesTheLogOnly(self) -> None:
+        path = self.folder / "log"
+        result = run("--kernel", "/k", "--cpus", "boot=x", "--log-file", str(path))
+        self.assertTrue(result.stderr.startswith("Error: Cloud Hypervisor exited"), result.stderr)
+        self.assertIn("Fatal error", path.read_text())
+
     def testBareEventMonitorIsRefused(self) -> None:
         result = run("--kernel", str(self.kernel), "--event-monitor", "")
         self.assertEqual(result.returncode, 1)

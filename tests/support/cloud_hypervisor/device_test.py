@@ -275,7 +275,12 @@ class NetTest(SimulatorTest):
         simulator = self.started_vm()
         answer = simulator.put_with_fds("vm.add-net", {"id": "n"}, opened.fds)
         self.assertEqual(answer[0], 200, answer)
-        self.assertGreater(simulator.get("vm.info")[1]["config"]["net"][0]["fds"][0], 2)
+        taken = simulator.get("vm.info")[1]["config"]["net"][0]["fds"][0]
+        self.assertGreater(taken, 2)
+        link = f"/proc/{simulator.process.pid}/fd/{taken}"
+        self.assertEqual(os.readlink(link), "/dev/net/tun")
+        self.assertAnswer(204, simulator.put("vm.remove-device", {"id": "n"}))
+        self.assertFalse(os.path.lexists(link))
 
     def testDescriptorNumbersInTheBodyDoNotCount(self) -> None:
         before = self.interfaces()

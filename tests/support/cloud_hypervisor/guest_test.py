@@ -1,4 +1,4 @@
-"""A real Linux guest (the image `tiny`) behind the stand-in: it boots, and sees what is added, removed, resized and carried over."""
+"""A real Linux guest (the image `tiny`): it boots, and sees what is added, removed, resized and carried over."""
 
 from __future__ import annotations
 
@@ -182,7 +182,8 @@ class DeviceTest(GuestCase):
         )
         before = int(shell.run("awk '/MemTotal/ {print $2}' /proc/meminfo"))
         self.assertEqual(simulator.put("vm.resize", {"desired_vcpus": 2, "desired_ram": 384 * MIB}), (204, None))
-        online = "for f in /sys/devices/system/cpu/cpu1/online /sys/devices/system/memory/memory*/online; do echo 1 >$f; done"
+        files = "/sys/devices/system/cpu/cpu1/online /sys/devices/system/memory/memory*/online"
+        online = f"for f in {files}; do echo 1 >$f; done"
         shell.until("ls -d /sys/devices/system/cpu/cpu1", "/sys/devices/system/cpu/cpu1")
         shell.run(f"{{ {online}; }} 2>/dev/null")
         shell.until("grep -c ^processor /proc/cpuinfo", "2")
@@ -244,8 +245,51 @@ class DeviceTest(GuestCase):
         shell.run("modprobe virtiofs; mkdir -p /mnt")
         shell.until("mount -t virtiofs share /mnt 2>/dev/null; cat /mnt/word", "from the host")
 
+    def testTpmIsThere(self) -> None:
+        swtpm = shutil.which("swtpm")
+        if swtpm is None:
+            self.skipTest("swtpm is not installed")
+        path = str(self.folder / "tpm")
+        arguments = [
+            swtpm,
+            "socket",
+            "--tpm2",
+            "--tpmstate",
+            f"dir={self.folder}",
+            "--ctrl",
+            f"type=unixio,path={path}",
+        ]
+        process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        wait_for(lambda: os.path.exists(path), "swtpm")
+        _, shell = self.booted(tpm={"socket": path})
+        self.assertIn("MSFT0101", shell.run("ls /sys/bus/acpi/devices"))
+
+
+class FirmwareTest(GuestCase):
+    def testFirmwareVolumeSpeaks(self) -> None:
+        firmware = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+        if not firmware.exists():
+            self.skipTest(f"{firmware} is not installed")
+        simulator = self.simulator()
+        config = self.config(payload={"firmware": str(firmware)}, disks=[])
+        self.assertEqual(simulator.put("vm.create", config), (204, None))
+        self.assertEqual(simulator.put("vm.boot"), (204, None))
+        self.shell().wait("BdsDxe")
+
 
 class LifeTest(GuestCase):
+    def testPlatformStringsReachTheGuest(self) -> None:
+        _, shell = self.booted(platform={"system_serial_number": "s-1", "oem_strings": ["one", "two"]})
+        self.assertEqual(shell.run("cat /sys/class/dmi/id/product_serial"), "s-1")
+
+    def testDriversTakeTheDevices(self) -> None:
+        simulator, _ = self.booted()
+        wait_for(lambda: simulator.events().count("virtio-device activated") >= 2, "the events")
+        ids = {record["properties"]["id"] for record in simulator.event_records() if record["event"] == "activated"}
+        self.assertEqual(ids, {"root", "__rng"})
+
     def testPowerButtonEndsGuestAndProcess(self) -> None:
         simulator, shell = self.booted()
         self.assertEqual(simulator.put("vm.power-button"), (204, None))
@@ -307,10 +351,14 @@ class CarriedTest(GuestCase):
         receiver.start()
         target.wait_event("vm migration-receive-ready")
         self.assertEqual(source.put("vm.send-migration", {"destination_url": url}), (204, None))
+        # The end of the source takes the path away again, whoever listens there by then.
+        wait_for(lambda: os.path.exists(self.serial), "the target's serial port")
+        arrived = self.shell()
         receiver.join(GUEST_SECONDS)
         self.assertEqual(answers, [(204, None)])
         self.assertEqual(source.wait(), 0)
         self.assertEqual(target.get("vm.info")[1]["state"], "Running")
+        self.assertSameGuest(arrived, boot_id)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The life of a VM: states, events, consoles, resets and power-off by the guest, and the end of the process behind it."""
+"""The life of a VM: states, events, consoles, resets and power-off by the guest, and its end."""
 
 from __future__ import annotations
 

@@ -11,8 +11,7 @@ from typing import Any
 from simulated import Simulator, SimulatorTest, wait_for, write_elf
 
 MIB = 1 << 20
-# Counts at a fixed address and writes the low byte to the serial port now and then, so that a VM that goes on can be told
-# from one that starts over: a fresh one says "A" first.
+# Says "A" once and "." now and then, so that a VM that goes on can be told from one that starts over.
 COUNTING = bytes.fromhex(
     "66baf803 b041 ee"  # mov $0x3f8, %dx; mov $'A', %al; out
     "b90000a000"  # 1: mov $0xa00000, %ecx
@@ -133,7 +132,8 @@ class SnapshotTest(StateCase):
         ):
             with self.subTest(url):
                 answer = simulator.put("vm.snapshot", {"destination_url": url})
-                self.assertAnswer(500, answer, "Cannot send VM snapshot", "Failed to send migratable component snapshot", words)
+                outer = ("Cannot send VM snapshot", "Failed to send migratable component snapshot")
+                self.assertAnswer(500, answer, *outer, words)
         (self.target / "config.json").write_text("{}")
         answer = simulator.put("vm.snapshot", {"destination_url": self.url})
         self.assertAnswer(500, answer, "Error creating VM config snapshot file", "File exists (os error 17)")

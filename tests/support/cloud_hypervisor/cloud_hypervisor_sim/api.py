@@ -72,9 +72,7 @@ ENDPOINTS: dict[str, Endpoint] = {
         lambda vmm, body: vmm.vm_resize_zone(body["id"], body["desired_ram"]),
         "VmResizeZone",
     ),
-    "/vm.add-device": Endpoint(
-        "PUT", "The device could not be added to the VM", _adder("add-device"), "DeviceConfig"
-    ),
+    "/vm.add-device": Endpoint("PUT", "The device could not be added to the VM", _adder("add-device"), "DeviceConfig"),
     "/vm.add-user-device": Endpoint(
         "PUT", "The user device could not be added to the VM", _adder("add-user-device"), "UserDeviceConfig"
     ),
@@ -210,7 +208,7 @@ class Api:
         elif path == "/vm.add-device":
             if len(fds) > 1:
                 raise HttpFault(400, "Bad Request")
-            body["fd"] = (self._keep(fds) or [None])[0]
+            body["fd"] = next(iter(self._keep(fds)), None)
         elif path == "/vm.restore":
             wanted = body["net_fds"] or []
             if len(fds) != sum(net["num_fds"] for net in wanted):

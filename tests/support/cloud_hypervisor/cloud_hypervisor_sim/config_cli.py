@@ -176,9 +176,12 @@ PCI_CONVERSIONS = {"id": text, "iommu": to_toggle, "pci_segment": u16, "pci_devi
 LIMIT_CONVERSIONS: dict[str, Callable[[str], Any]] = dict.fromkeys(LIMIT_KEYS, u64)
 
 # Options whose device sits on the PCI bus, with the keys of its place there.
-PLACED = {
-    **dict.fromkeys(("disk", "net", "rng", "rtc", "balloon", "pmem", "device", "vdpa", "vsock"), PCI_KEYS_IOMMU),
-    **dict.fromkeys(("fs", "generic-vhost-user", "user-device"), PCI_KEYS),
+PLACED: dict[str, tuple[str, ...]] = {
+    option: PCI_KEYS if option in ("fs", "generic-vhost-user", "user-device") else PCI_KEYS_IOMMU
+    for option in (
+        *("disk", "net", "rng", "rtc", "balloon", "pmem", "device", "vdpa", "vsock"),
+        *("fs", "generic-vhost-user", "user-device"),
+    )
 }
 LIMITED = ("disk", "net")
 

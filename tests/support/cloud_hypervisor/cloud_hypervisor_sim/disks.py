@@ -6,10 +6,10 @@ import fcntl
 import os
 import stat
 import struct
-import sys
 from typing import Any
 
 from .faults import Fault, io_error_text
+from .log import warn
 
 SHOWN = {"FixedVhd": "vhd", "Qcow2": "qcow2", "Raw": "raw", "Vhdx": "vhdx"}
 DRIVERS = {"FixedVhd": "vpc", "Qcow2": "qcow2", "Raw": "raw", "Vhdx": "vhdx"}
@@ -18,10 +18,6 @@ SECTOR = 512
 
 def _disk_fault(*chain: str) -> Fault:
     return Fault("Error from device manager", "Cannot open disk path", *chain)
-
-
-def warn(text: str) -> None:
-    print(f"cloud-hypervisor: WARN -- {text}", file=sys.stderr)
 
 
 def detect_type(fd: int) -> str:

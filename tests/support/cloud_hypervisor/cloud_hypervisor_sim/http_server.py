@@ -83,9 +83,7 @@ class _Connection:
             match name.strip().lower(), value.strip():
                 case "content-length", digits:
                     if not digits.isascii() or not digits.isdigit():
-                        raise BadRequest(
-                            f"Invalid header. Reason: Invalid value. Key:Content-Length; Value: {digits}"
-                        )
+                        raise BadRequest(f"Invalid header. Reason: Invalid value. Key:Content-Length; Value: {digits}")
                     length = int(digits)
                 case "transfer-encoding", encoding if encoding != "identity":
                     raise BadRequest(

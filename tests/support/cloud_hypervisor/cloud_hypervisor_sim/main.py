@@ -9,13 +9,13 @@ import socket
 import sys
 import threading
 
-from . import cli, config_cli
+from . import cli, config_cli, log
 from .api import Api
 from .events import EventMonitor
 from .faults import Fault, io_error_text
 from .http_server import HttpServer
 from .options import OptionError, OptionParser
-from .vmm import Vmm, log
+from .vmm import Vmm
 
 VERSION = "v53.0"
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -23,7 +23,7 @@ PAYLOAD_LIMITS = {"main": 4 << 20, "v53": 51200}
 
 
 def _print_chain(fault: Fault) -> None:
-    log(f"Fatal error: {fault}")
+    log.error(f"Fatal error: {fault}")
     start = "Error: Cloud Hypervisor exited with the following "
     if len(fault.chain) == 1:
         print(f"{start}error:\n  {fault.chain[0]}", file=sys.stderr)
@@ -158,10 +158,10 @@ def _start_vm(vmm: Vmm, arguments: cli.Arguments) -> Fault | None:
 
 
 def _redirect_log(path: str | None) -> None:
-    """The log has a file of its own; what is said at the end goes to standard error all the same."""
+    """What is said at the end goes to standard error all the same."""
     if path is not None:
         try:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666))
+            log.set_file(path)
         except OSError as error:
             raise Fault("Error creating log file", io_error_text(error)) from None
 

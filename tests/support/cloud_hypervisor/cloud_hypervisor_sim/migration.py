@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import shapes
+from . import log, shapes
 from .events import EventMonitor
 from .faults import Fault, io_error_text
 from .machine import Layout
@@ -313,10 +313,8 @@ class _Incoming:
                 self._fail(error)
         self._vmm.events.emit("vm", "migration-receive-finished")
 
-    def _fail(self, error: Exception) -> None:
-        from .vmm import log
-
-        log(f"Migration aborted: {error}")
+    def _fail(self, cause: Exception) -> None:
+        log.error(f"Migration aborted: {cause}")
         try:
             self.channel.send({"response": "error"})
         except OSError:

@@ -218,9 +218,7 @@ def _pmem(config: dict[str, Any], plug: Plug, port: str) -> None:
     path = config["file"]
     if os.path.isdir(path):
         if config["size"] is None:
-            raise Fault(
-                "Error from device manager", "Trying to use a directory for pmem but no size specified"
-            )
+            raise Fault("Error from device manager", "Trying to use a directory for pmem but no size specified")
         size = config["size"]
     else:
         try:
@@ -268,13 +266,13 @@ def _absent(config: dict[str, Any], plug: Plug, port: str) -> None:
         )
     if plug.kind == "vdpa":
         raise Fault(
-            "Error from device manager", "Cannot create vdpa device", "Failed to create vhost-vdpa",
+            "Error from device manager",
+            "Cannot create vdpa device",
+            "Failed to create vhost-vdpa",
             *_missing(config["path"]),
         )
     if plug.kind == "user_devices":
-        raise Fault(
-            "Error from device manager", "Failed to create vfio-user client", *_missing(config["socket"])
-        )
+        raise Fault("Error from device manager", "Failed to create vfio-user client", *_missing(config["socket"]))
     _connectable(config["socket"], "Cannot create generic vhost-user device")
     raise Fault("Error from device manager", "Cannot create generic vhost-user device", "Get features failed")
 

@@ -33,9 +33,7 @@ def _die_with_parent(parent: int) -> Callable[[], None]:
 class Qemu:
     """Must be started from the main thread: the parent-death signal follows the thread that forks."""
 
-    def __init__(
-        self, arguments: list[str], fds: list[int], on_event: Callable[[dict[str, Any] | None], None]
-    ) -> None:
+    def __init__(self, arguments: list[str], fds: list[int], on_event: Callable[[dict[str, Any] | None], None]) -> None:
         ours, theirs = socket.socketpair()
         self._errors = os.memfd_create("qemu-stderr")
         self._last_words = ""

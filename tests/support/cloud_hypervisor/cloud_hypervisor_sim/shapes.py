@@ -178,8 +178,7 @@ SHAPES: dict[str, Shape] = {
     },
     "GenericVhostUserConfig": PCI
     | {"socket": Required("string"), "queue_sizes": Required("[u16]"), "device_type": Required("u32")},
-    "PmemConfig": PCI
-    | {"file": Required("string"), "size": Optional("u64"), "discard_writes": Default("bool", False)},
+    "PmemConfig": PCI | {"file": Required("string"), "size": Optional("u64"), "discard_writes": Default("bool", False)},
     "ConsoleConfig": CONSOLE | PCI,
     "SerialConfig": dict(CONSOLE),
     "DebugConsoleConfig": {
@@ -311,7 +310,7 @@ def _described(value: Any) -> str:
         return f"floating point `{value}`"
     if isinstance(value, str):
         return f'string "{value}"'
-    return {list: "sequence", dict: "map"}.get(type(value), "null")
+    return "sequence" if isinstance(value, list) else "map" if isinstance(value, dict) else "null"
 
 
 def _load_integer(kind: str, value: Any) -> int:

@@ -86,9 +86,7 @@ def _read_json(url: str, name: str, what: str) -> Any:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
-        raise Fault(
-            outer, RECEIVE, f'Error opening VM {what} snapshot file "{path}"', io_error_text(error)
-        ) from None
+        raise Fault(outer, RECEIVE, f'Error opening VM {what} snapshot file "{path}"', io_error_text(error)) from None
     try:
         return json.loads(data)
     except ValueError as error:

@@ -11,10 +11,11 @@ from typing import Any
 from . import machine, plugs, rules, tap
 from .consoles import Consoles
 from .events import EventMonitor
-from .faults import Fault, Kind, io_error_text, unknown_device
+from .faults import Fault, io_error_text, unknown_device
 from .machine import Layout
 from .qemu import Qemu
 from .qmp import QmpError
+from .sizes import Sizes
 
 Config = dict[str, Any]
 
@@ -29,8 +30,6 @@ TRANSITIONS = {
     PAUSED: {RUNNING, SHUTDOWN},
     "BreakPoint": {CREATED, RUNNING},
 }
-DIMM_STEP = 128 << 20
-DIMM_LIMIT = 8
 MIGRATION_TIMEOUT = 600.0
 UNUSED_LATENCY = (1 << 64) - 1
 OnEvent = Callable[[dict[str, Any] | None], None]
@@ -56,13 +55,12 @@ class Vm:
         self.plugs: dict[str, plugs.Plug] = {}
         self._on_event = on_event
         self._saved_memory: int | None = None
-        self._pending_cpus: set[str] = set()
-        self._cpu_was_removed = False
+        self._activated: set[str] = set()
         self._name_counter = 0
         rules.validate(config, old_wording)
         self._name_devices()
         self.layout = layout or machine.fresh_layout(config)
-        self._vcpus = self.layout.boot_vcpus + len(self.layout.hotplugged_cpus)
+        self.sizes = Sizes(self)
         try:
             for kind in machine.KINDS:
                 for device in machine.devices_of(config, kind):
@@ -109,9 +107,7 @@ class Vm:
             )
 
     def start_qemu(self, incoming: bool = False, paused: bool = False) -> None:
-        args, fds = machine.command_line(
-            self.config, self.layout, list(self.plugs.values()), self.consoles, incoming
-        )
+        args, fds = machine.command_line(self.config, self.layout, list(self.plugs.values()), self.consoles, incoming)
         if paused:
             args.append("-S")
         self.qemu = Qemu(args, fds, self._on_event)
@@ -127,7 +123,7 @@ class Vm:
         self.start_qemu()
         balloon = self.config["balloon"]
         if balloon and balloon["size"]:
-            self._set_balloon(balloon["size"])
+            self.sizes.set_balloon(balloon["size"])
         self.state = RUNNING
 
     def lock_disks(self) -> None:
@@ -239,6 +235,11 @@ class Vm:
         if plug.disk is not None:
             plug.disk.unlock()
         self.command("device_del", {"id": plug.name})
+        for net in self.config["net"] or []:
+            if net["id"] == device_id:
+                # What came with the request ends with the device.
+                for fd in net["fds"] or []:
+                    os.close(fd)
         rules.remove_device(self.config, device_id)
 
     def _fixed_ids(self) -> dict[str, str]:
@@ -252,6 +253,34 @@ class Vm:
             ids["__watchdog"] = "watchdog"
         return ids
 
+    def id_of(self, name: str) -> str | None:
+        """The identifier of the virtio device that QEMU knows by this name."""
+        config = self.config
+        fixed = {
+            "rng0": config["rng"]["id"] or "__rng",
+            "console-bus": config["console"]["id"] or "__console",
+            "balloon0": (config["balloon"] or {}).get("id") or "__balloon",
+        }
+        if name in fixed:
+            return fixed[name]
+        return next((plug.device_id for plug in self.plugs.values() if plug.name == name), None)
+
+    def report_activations(self) -> bool:
+        """Tells of virtio devices that the guest's drivers have taken since the last look; false when none is left."""
+        waiting = False
+        for device in self.command("x-query-virtio"):
+            name = device["path"].split("/")[3]
+            device_id = self.id_of(name)
+            if device_id is None or device_id in self._activated:
+                continue
+            status = self.command("x-query-virtio-status", {"path": device["path"]})["status"]["statuses"]
+            if any("DRIVER_OK" in text for text in status):
+                self._activated.add(device_id)
+                self.events.emit("virtio-device", "activated", id=device_id)
+            else:
+                waiting = True
+        return waiting
+
     def ejected(self, name: str) -> None:
         """The guest let go of a device."""
         plug = next((plug for plug in self.plugs.values() if plug.name == name), None)
@@ -261,6 +290,7 @@ class Vm:
         plug.clean_up(self.qemu.qmp)
         plug.close()
         del self.plugs[plug.device_id]
+        self._activated.discard(plug.device_id)
         del self.layout.ports[plug.device_id]
         rules.remove_device(self.config, plug.device_id)
         self.events.emit("vm", "device-removed", id=plug.device_id, bdf=plug.bdf or self._assumed_bdf(plug))
@@ -326,140 +356,6 @@ class Vm:
                 counters[device_id] = tap.statistics(plug.netdev.name)
         return counters
 
-    # Size -------------------------------------------------------------------------------------------------------
-
-    def resize(self, vcpus: int | None, ram: int | None, balloon: int | None) -> None:
-        self.events.emit("vm", "resizing")
-        if vcpus is not None:
-            self._resize_vcpus(vcpus)
-            self.config["cpus"]["boot_vcpus"] = vcpus
-        if ram is not None:
-            self._resize_ram(ram)
-        if balloon is not None:
-            if self.config["balloon"] is None:
-                raise Fault("Error from device manager", "Missing virtio-balloon, can't proceed as expected")
-            self._set_balloon(balloon)
-            self.config["balloon"]["size"] = balloon
-        self.events.emit("vm", "resized")
-
-    def _cpu_slots(self) -> list[dict[str, Any]]:
-        keys = ("socket-id", "die-id", "core-id", "thread-id")
-        slots = self.command("query-hotpluggable-cpus")
-        return sorted(slots, key=lambda slot: [slot["props"].get(key, 0) for key in keys])
-
-    def _settle_pending_cpus(self, slots: list[dict[str, Any]]) -> None:
-        present = {slot["qom-path"] for slot in slots if "qom-path" in slot}
-        self._cpu_was_removed |= bool(self._pending_cpus - present)
-        self._pending_cpus &= present
-        for path in self._pending_cpus:
-            self._ask_for_cpu(path)
-        kept = [slot["props"] for slot in slots if "qom-path" in slot]
-        self.layout.hotplugged_cpus = [
-            item for item in self.layout.hotplugged_cpus if {k: v for k, v in item.items() if k != "driver"} in kept
-        ]
-
-    def _ask_for_cpu(self, path: str) -> None:
-        """QEMU refuses while no guest has taken over ACPI; the removal stays pending all the same."""
-        assert self.qemu is not None
-        try:
-            self.qemu.qmp.execute("device_del", {"id": path})
-        except QmpError:
-            pass
-
-    def _resize_vcpus(self, desired: int) -> None:
-        if desired == self._vcpus:
-            return
-        if desired < 1:
-            raise Fault("Error from CPU manager", "Requested zero vCPUs")
-        slots = self._cpu_slots()
-        self._settle_pending_cpus(slots)
-        if self._pending_cpus:
-            raise Fault("Error from CPU manager", "Still pending removed vCPU", kind=Kind.PENDING)
-        if desired > self.config["cpus"]["max_vcpus"]:
-            raise Fault("Error from CPU manager", "Requested vCPUs exceed maximum")
-        if desired > self._vcpus and self._cpu_was_removed:
-            # QEMU 7.2's TCG keeps a listener of the removed vCPU, and dies when the machine changes next.
-            raise Fault("Error from CPU manager", "simulator: QEMU cannot add a vCPU after one was removed")
-        if desired > self._vcpus:
-            free = [slot for slot in slots if "qom-path" not in slot]
-            for slot in free[: desired - self._vcpus]:
-                item = {"driver": slot["type"]} | slot["props"]
-                self.command("device_add", {"id": f"cpu-{os.urandom(4).hex()}"} | item)
-                self.layout.hotplugged_cpus.append(item)
-        else:
-            present = [slot for slot in slots if "qom-path" in slot]
-            for slot in present[desired:]:
-                self._pending_cpus.add(slot["qom-path"])
-                self._ask_for_cpu(slot["qom-path"])
-        self._vcpus = desired
-
-    def _resize_ram(self, desired: int) -> None:
-        memory = self.config["memory"]
-        if memory["zones"]:
-            raise Fault(
-                "Memory manager error",
-                "Impossible to resize guest memory if it is backed by user defined memory regions",
-            )
-        boot = self.layout.boot_memory
-        if memory["hotplug_method"] == "VirtioMem":
-            if desired < boot:
-                raise _below_boot_size(desired, boot)
-            self._set_virtio_mem("mem0", memory["hotplug_size"], desired - boot)
-            memory["hotplugged_size"] = desired - memory["size"] if desired > memory["size"] else None
-            return
-        current = boot + sum(self.layout.dimms)
-        if desired > current:
-            self._add_dimm(desired - current, memory)
-        memory["size"] = desired
-
-    def _add_dimm(self, size: int, memory: Config) -> None:
-        outer = "Memory manager error"
-        if len(self.layout.dimms) >= DIMM_LIMIT:
-            raise Fault(outer, "No ACPI slot available")
-        if size % DIMM_STEP:
-            raise Fault(outer, "The requested hotplug memory addition is not a valid size")
-        if sum(self.layout.dimms) + size > (memory["hotplug_size"] or 0):
-            raise Fault(outer, "Not enough space in the hotplug RAM region")
-        name = f"dimm{len(self.layout.dimms)}"
-        self.command("object-add", machine.memory_backend(f"{name}-mem", size, memory))
-        self.command("device_add", {"driver": "pc-dimm", "id": name, "memdev": f"{name}-mem"})
-        self.layout.dimms.append(size)
-
-    def _set_virtio_mem(self, name: str, limit: int | None, size: int) -> None:
-        if not limit:
-            raise Fault("Memory manager error", "No virtio-mem resizing handler found")
-        if size > limit:
-            raise Fault(
-                "Memory manager error", "Failed to virtio-mem resize", "Failed to resize: the requested size is too big"
-            )
-        self.command("qom-set", {"path": f"/machine/peripheral/{name}", "property": "requested-size", "value": size})
-
-    def resize_zone(self, zone_id: str, desired: int) -> None:
-        zones = self.config["memory"]["zones"] or []
-        zone = next((zone for zone in zones if zone["id"] == zone_id), None)
-        if zone is None:
-            raise Fault("Failed resizing a memory zone")
-        if desired < zone["size"]:
-            raise _below_boot_size(desired, zone["size"])
-        names = {source["id"]: name for name, source in machine.virtio_mems(self.config)}
-        self._set_virtio_mem(names.get(zone_id, ""), zone["hotplug_size"], desired - zone["size"])
-        zone["hotplugged_size"] = desired - zone["size"]
-
-    def _set_balloon(self, size: int) -> None:
-        # The device counts what it leaves to the guest.
-        total = self.layout.boot_memory + sum(self.layout.dimms)
-        self.command("balloon", {"value": total - size})
-
-    def balloon_size(self) -> int:
-        if self.config["balloon"] is None:
-            return 0
-        total = self.layout.boot_memory + sum(self.layout.dimms)
-        return max(0, total - self.command("query-balloon")["actual"])
-
-    def plugged_memory(self) -> int:
-        devices = self.command("query-memory-devices")
-        return sum(item["data"]["size"] for item in devices if item["type"] == "virtio-mem")
-
     # State on disk and on the wire ------------------------------------------------------------------------------
 
     def layout_data(self) -> dict[str, Any]:
@@ -510,12 +406,6 @@ class Vm:
         if self._saved_memory is not None:
             os.close(self._saved_memory)
             self._saved_memory = None
-
-
-def _below_boot_size(desired: int, boot: int) -> Fault:
-    return Fault(
-        "Memory manager error", f"Invalid resize request: desired_size = {desired} below boot size = {boot}"
-    )
 
 
 def _disk_counters(stats: dict[str, Any]) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
-import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +21,7 @@ from .faults import (
     not_created,
     not_running,
 )
+from .log import error
 from .vm import CREATED, PAUSED, RUNNING, Config, Vm
 
 LISTS = {
@@ -35,8 +36,8 @@ LISTS = {
 }
 
 
-def log(text: str) -> None:
-    print(f"cloud-hypervisor: ERROR -- {text}", file=sys.stderr, flush=True)
+# How long the guest's drivers may have taken a device before the event of it comes.
+ACTIVATION_SECONDS = (0.05, 1.0)
 
 
 class Vmm:
@@ -124,7 +125,7 @@ class Vmm:
             action()
         except Fault as fault:
             self.failure = fault
-            log(str(fault))
+            error(str(fault))
             self.exit()
 
     def _guest_exit(self) -> None:
@@ -138,8 +139,29 @@ class Vmm:
         assert self.vm is not None and self.vm.qemu is not None
         self.vm.qemu.kill()
         self.failure = Fault("VMM thread exited with error", f"QEMU ended unexpectedly: {self.vm.qemu.last_words}")
-        log(str(self.failure))
+        error(str(self.failure))
         self.exit()
+
+    def _watch_activations(self) -> None:
+        """QEMU has no event for it, so it is looked at, less and less often while nothing happens."""
+        generation = self._generation
+
+        def look(pause: float) -> None:
+            if generation != self._generation or self.vm is None or self.vm.qemu is None or self.migration is not None:
+                return
+            try:
+                waiting = self.vm.report_activations()
+            except Fault:
+                return
+            if waiting:
+                later(min(pause * 1.5, ACTIVATION_SECONDS[1]))
+
+        def later(pause: float) -> None:
+            timer = threading.Timer(pause, lambda: self.post(lambda: look(pause)))
+            timer.daemon = True
+            timer.start()
+
+        later(ACTIVATION_SECONDS[0])
 
     # Life cycle -------------------------------------------------------------------------------------------------
 
@@ -186,6 +208,7 @@ class Vmm:
         # A VM whose boot fails half way stays, not booted, until it is deleted.
         self.vm = vm
         vm.boot()
+        self._watch_activations()
 
     def _make_vm(self, layout: Any = None) -> Vm:
         assert self.config is not None
@@ -267,8 +290,8 @@ class Vmm:
         }
         if self.vm is not None:
             if self.vm.qemu is not None:
-                base = max(0, info["memory_actual_size"] - self.vm.balloon_size())
-                info["memory_actual_size"] = base + self.vm.plugged_memory()
+                base = max(0, info["memory_actual_size"] - self.vm.sizes.balloon_size())
+                info["memory_actual_size"] = base + self.vm.sizes.plugged_memory()
             info["device_tree"] = self.vm.device_tree() if self.vm.qemu is not None else {}
         return info
 
@@ -286,7 +309,7 @@ class Vmm:
         config = self._existing_config()
         self._check_not_migrating()
         if self.vm is not None:
-            self.vm.resize(vcpus, ram, balloon)
+            self.vm.sizes.resize(vcpus, ram, balloon)
             return
         if vcpus is not None:
             config["cpus"]["boot_vcpus"] = vcpus
@@ -306,7 +329,7 @@ class Vmm:
         config = self._existing_config()
         self._check_not_migrating()
         if self.vm is not None:
-            self.vm.resize_zone(zone_id, size)
+            self.vm.sizes.resize_zone(zone_id, size)
             return
         for zone in config["memory"]["zones"] or []:
             if zone["id"] == zone_id:
@@ -328,7 +351,10 @@ class Vmm:
             changed[kind] = (changed[kind] or []) + [device]
         rules.validate(changed, self.old)
         self._check_not_migrating()
-        place = self.vm.add_device(kind, device) if self.vm is not None else None
+        place = None
+        if self.vm is not None:
+            place = self.vm.add_device(kind, device)
+            self._watch_activations()
         if kind == "vsock":
             config["vsock"] = device
         else:
@@ -460,9 +486,9 @@ class Vmm:
             try:
                 vm.shutdown()
             except Fault as fault:
-                log(f"Failed shutting down the VM after migration: {fault}")
+                error(f"Failed shutting down the VM after migration: {fault}")
             self.exit()
             return
         if outgoing.failure is not None:
-            log(f"Migration failed: {outgoing.failure}")
+            error(f"Migration failed: {outgoing.failure}")
             outgoing.resume_after_failure()
