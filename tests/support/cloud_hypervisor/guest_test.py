@@ -15,6 +15,7 @@ import unittest
 from pathlib import Path
 from typing import Any
 
+from cloud_hypervisor_sim.qemu import die_with_parent
 from simulated import Simulator, wait_for
 
 MIB = 1 << 20
@@ -106,6 +107,11 @@ class GuestCase(unittest.TestCase):
         simulator = Simulator(self.folder, *options, name=name)
         self.addCleanup(simulator.close)
         return simulator
+
+    def companion(self, *arguments: str) -> None:
+        process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, preexec_fn=die_with_parent(os.getpid()))
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
 
     def shell(self) -> Shell:
         shell = Shell(self.serial)
@@ -233,11 +239,7 @@ class DeviceTest(GuestCase):
         shared.mkdir()
         (shared / "word").write_text("from the host")
         path = str(self.folder / "fs")
-        process = subprocess.Popen(
-            [daemon, "-o", f"source={shared}", "-o", "cache=none", f"--socket-path={path}"], stderr=subprocess.DEVNULL
-        )
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
+        self.companion(daemon, "-o", f"source={shared}", "-o", "cache=none", f"--socket-path={path}")
         wait_for(lambda: os.path.exists(path), "virtiofsd")
         fs = {"tag": "share", "socket": path, "num_queues": 1, "queue_size": 512, "id": "fs"}
         simulator, shell = self.booted(memory={"size": 256 * MIB, "shared": True})
@@ -259,9 +261,7 @@ class DeviceTest(GuestCase):
             "--ctrl",
             f"type=unixio,path={path}",
         ]
-        process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
+        self.companion(*arguments)
         wait_for(lambda: os.path.exists(path), "swtpm")
         _, shell = self.booted(tpm={"socket": path})
         self.assertIn("MSFT0101", shell.run("ls /sys/bus/acpi/devices"))

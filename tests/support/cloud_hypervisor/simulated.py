@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cloud_hypervisor_sim.qemu import die_with_parent
+
 FOLDER = Path(__file__).resolve().parent
 PROGRAM = FOLDER / "cloud-hypervisor"
 DEADLINE = 30.0
@@ -103,6 +105,7 @@ class Simulator:
                 stderr=errors,
                 env=os.environ | environment,
                 close_fds=False,
+                preexec_fn=die_with_parent(os.getpid()),
             )
         self._connection: ApiConnection | None = None
         if api:

@@ -20,7 +20,9 @@ QUIT_TIMEOUT = 10.0
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def _die_with_parent(parent: int) -> Callable[[], None]:
+def die_with_parent(parent: int) -> Callable[[], None]:
+    """What a child does before it becomes the program it is to be."""
+
     def prepare() -> None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -49,7 +51,7 @@ class Qemu:
                 stdin=subprocess.DEVNULL,
                 stdout=self._errors,
                 stderr=self._errors,
-                preexec_fn=_die_with_parent(os.getpid()),
+                preexec_fn=die_with_parent(os.getpid()),
             )
         except OSError as error:
             ours.close()
