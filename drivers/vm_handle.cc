@@ -14,8 +14,9 @@ using nlohmann::json;
 /// Raised when a reader of the old form would misunderstand the new one; new fields alone do not need it.
 constexpr int kHandleFormat = 1;
 
-constexpr std::array kDriverKinds = {DriverKind::Noop, DriverKind::Qemu, DriverKind::CloudHypervisor, DriverKind::Vz,
-                                     DriverKind::Propolis};
+constexpr std::array kDriverKinds = {
+    DriverKind::Noop, DriverKind::Qemu,    DriverKind::CloudHypervisor, DriverKind::CloudHypervisorCli,
+    DriverKind::Vz,   DriverKind::Propolis};
 constexpr std::size_t kStates = static_cast<std::size_t>(VmState::Destroyed) + 1;
 
 /// Rows: from; columns: to, both in the order of VmState. Any state may end in Failed or Destroyed but Destroyed itself.
@@ -44,6 +45,8 @@ std::string_view to_string(DriverKind kind) {
       return "qemu";
     case DriverKind::CloudHypervisor:
       return "cloud-hypervisor";
+    case DriverKind::CloudHypervisorCli:
+      return "cloud-hypervisor-cli";
     case DriverKind::Vz:
       return "vz";
     case DriverKind::Propolis:

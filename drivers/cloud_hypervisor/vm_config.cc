@@ -36,14 +36,26 @@ PayloadConfig payload(const MachineConfig& machine) {
   throw Unsupported("Cloud Hypervisor has no BIOS; boot the kernel directly or by UEFI");
 }
 
-NetConfig net_config(const vmtest::NicConfig& nic) {
+}  // namespace
+
+DiskConfig disk_config(const vmtest::DiskConfig& disk) {
+  const ImageType type = image_type(disk.format);
+  return {.path = disk.path,
+          .image_type = type,
+          .readonly = disk.read_only,
+          .backing_files = type == ImageType::Qcow2,
+          .id = disk.id,
+          .serial = disk.serial};
+}
+
+NetConfig net_config(const vmtest::NicConfig& nic, std::size_t place) {
   if (nic.kind != NicKind::Tap) {
     throw Unsupported("Cloud Hypervisor has no network of its own: a card is connected to a TAP (Network::Tap)");
   }
-  return {.tap = nic.tap_name, .mac = nic.mac_address};
+  // One that was plugged in keeps its name, wherever it stands among the others.
+  const std::string id = "net" + (nic.hotplug_port ? "-port" + std::to_string(*nic.hotplug_port) : std::to_string(place));
+  return {.tap = nic.tap_name, .mac = nic.mac_address, .id = id};
 }
-
-}  // namespace
 
 VmConfig vm_config(const MachineConfig& machine, const Paths& paths) {
   if (machine.vnc) throw Unsupported("Cloud Hypervisor has no display");
@@ -56,17 +68,10 @@ VmConfig vm_config(const MachineConfig& machine, const Paths& paths) {
   config.memory.size = machine.memory_mib * kMib;
   config.payload = payload(machine);
   for (const vmtest::DiskConfig& disk : machine.disks) {
-    const ImageType type = image_type(disk.format);
-    config.disks.push_back({.path = disk.path,
-                            .image_type = type,
-                            .readonly = disk.read_only,
-                            .backing_files = type == ImageType::Qcow2,
-                            .id = disk.id,
-                            .serial = disk.serial});
+    config.disks.push_back(disk_config(disk));
   }
   for (const NicConfig& nic : machine.nics) {
-    NetConfig net = net_config(nic);
-    net.id = "net" + std::to_string(config.net.size());
+    NetConfig net = net_config(nic, config.net.size());
     if (config.net.empty() && !paths.gateway.empty()) {
       net.ip = paths.gateway;
       net.mask = kTapMask;

@@ -160,6 +160,10 @@ inline constexpr std::uint32_t kAgentPort = 5252;
 /// a user-mode network, a BIOS, a display, memory in a file of ours.
 [[nodiscard]] VmConfig vm_config(const MachineConfig& machine, const Paths& paths);
 
+/// Its parts; `place` numbers the cards that the machine always had.
+[[nodiscard]] DiskConfig disk_config(const vmtest::DiskConfig& disk);
+[[nodiscard]] NetConfig net_config(const vmtest::NicConfig& nic, std::size_t place);
+
 /// The body of vm.create.
 [[nodiscard]] nlohmann::json to_json(const VmConfig& config);
 /// The body of vm.add-disk, vm.add-net and the like.
@@ -168,6 +172,8 @@ inline constexpr std::uint32_t kAgentPort = 5252;
 [[nodiscard]] nlohmann::json to_json(const FsConfig& fs);
 [[nodiscard]] nlohmann::json to_json(const VsockConfig& vsock);
 
+/// `path=PATH`, as options that take a file or a socket want it. Throws like to_arguments().
+[[nodiscard]] std::string path_option(const std::filesystem::path& path);
 /// The options of the command line. Throws Error for a path or name with a character that its parser would take for its own.
 [[nodiscard]] std::vector<std::string> to_arguments(const VmConfig& config);
 

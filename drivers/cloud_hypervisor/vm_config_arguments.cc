@@ -92,6 +92,8 @@ std::string value_of(const ConsoleConfig& console) {
 
 }  // namespace
 
+std::string path_option(const std::filesystem::path& path) { return Option().set("path", path).text(); }
+
 std::vector<std::string> to_arguments(const VmConfig& config) {
   std::vector<std::string> words;
   const auto add = [&words](const char* option, const std::string& value) {

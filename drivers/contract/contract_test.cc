@@ -48,6 +48,8 @@ class DriverContract : public ::testing::TestWithParam<Subject> {
   void SetUp() override {
     driver_ = GetParam().make();
     if (const auto why = driver_->unavailable_reason()) GTEST_SKIP() << *why;
+    const Support tap = driver_->support(Capability::Tap);
+    if (GetParam().nic == NicKind::Tap && !tap.supported()) GTEST_SKIP() << tap.why;
   }
   void TearDown() override {
     for (const VmHandle& vm : vms_) driver_->destroy(vm);
@@ -57,7 +59,7 @@ class DriverContract : public ::testing::TestWithParam<Subject> {
     PrepareRequest request;
     request.name = name;
     request.vms_dir = folder_.path() / "vms";
-    request.nics = {{.kind = NicKind::User, .mac_address = "52:54:00:12:34:56"}};
+    request.nics = {{.kind = GetParam().nic, .mac_address = "52:54:00:12:34:56"}};
     request.ssh_port = ssh_port_;
     return request;
   }
@@ -90,15 +92,20 @@ class DriverContract : public ::testing::TestWithParam<Subject> {
     return vm;
   }
 
+  [[nodiscard]] bool pauses() const { return driver_->support(Capability::PauseResume).supported(); }
+  /// The states that VMs of this driver can rest in.
+  [[nodiscard]] std::vector<VmState> resting_states() const {
+    std::vector<VmState> states = {VmState::Prepared, VmState::Running, VmState::Stopped, VmState::Failed, VmState::Destroyed};
+    if (pauses()) states.push_back(VmState::Suspended);
+    return states;
+  }
+
   TemporaryDirectory folder_;
   std::unique_ptr<Driver> driver_;
   std::vector<VmHandle> vms_;
   /// A port asked for instead of the driver's own choice.
   std::optional<std::uint16_t> ssh_port_;
 };
-
-constexpr VmState kRestingStates[] = {VmState::Prepared, VmState::Running, VmState::Suspended,
-                                      VmState::Stopped,  VmState::Failed,  VmState::Destroyed};
 
 TEST_P(DriverContract, EveryCapabilityHasAnAnswerWithAReason) {
   for (const Capability capability : all_capabilities()) {
@@ -128,15 +135,29 @@ TEST_P(DriverContract, PreparedVmHasItsFoldersAndNothingRuns) {
 TEST_P(DriverContract, GoesThroughItsLife) {
   const VmHandle vm = start();
   EXPECT_EQ(driver_->state(vm), VmState::Running);
-  (void)driver_->suspend(vm);
-  EXPECT_EQ(driver_->state(vm), VmState::Suspended);
-  (void)driver_->resume(vm);
-  EXPECT_EQ(driver_->state(vm), VmState::Running);
+  if (pauses()) {
+    (void)driver_->suspend(vm);
+    EXPECT_EQ(driver_->state(vm), VmState::Suspended);
+    (void)driver_->resume(vm);
+    EXPECT_EQ(driver_->state(vm), VmState::Running);
+  }
   (void)driver_->stop(vm, 500ms);
   EXPECT_EQ(driver_->state(vm), VmState::Stopped);
   const auto exit = driver_->wait_exit(vm, 0ms);
   ASSERT_TRUE(exit);
   EXPECT_TRUE(exit->orderly) << exit->how;
+}
+
+TEST_P(DriverContract, PausesOrSaysThatItCannot) {
+  const VmHandle vm = start();
+  if (pauses()) {
+    (void)driver_->suspend(vm);
+    EXPECT_EQ(driver_->state(vm), VmState::Suspended);
+    (void)driver_->resume(vm);
+  } else {
+    EXPECT_THROW((void)driver_->suspend(vm), Unsupported);
+  }
+  EXPECT_EQ(driver_->state(vm), VmState::Running);
 }
 
 TEST_P(DriverContract, StartsAgain) {
@@ -155,7 +176,7 @@ TEST_P(DriverContract, CallsOutOfOrderAreErrorsAndChangeNothing) {
       {"suspend", {{VmState::Running}, [&](const VmHandle& vm) { (void)driver_->suspend(vm); }}},
       {"resume", {{VmState::Suspended}, [&](const VmHandle& vm) { (void)driver_->resume(vm); }}},
   };
-  for (const VmState state : kRestingStates) {
+  for (const VmState state : resting_states()) {
     const VmHandle vm = in(state);
     for (const auto& [name, call] : calls) {
       const auto& [allowed, make] = call;
@@ -169,9 +190,9 @@ TEST_P(DriverContract, CallsOutOfOrderAreErrorsAndChangeNothing) {
 }
 
 TEST_P(DriverContract, DestroyedInAnyStateNothingIsLeft) {
-  for (const VmState state : kRestingStates) {
+  for (const VmState state : resting_states()) {
     // One that no other VM of this host chooses: those of tests that run beside would take the usual one as soon as it is free.
-    ssh_port_ = ephemeral_port();
+    if (GetParam().nic != NicKind::Tap) ssh_port_ = ephemeral_port();
     const VmHandle vm = in(state);
     std::vector<pid_t> processes;
     if (state != VmState::Destroyed) processes = GetParam().processes(vm);
@@ -218,6 +239,7 @@ TEST_P(DriverContract, StopKeepsItsTime) {
 }
 
 TEST_P(DriverContract, SuspendedVmCanBeStopped) {
+  if (!pauses()) GTEST_SKIP() << "it cannot pause";
   const VmHandle vm = in(VmState::Suspended);
   (void)driver_->stop(vm, 200ms);
   EXPECT_EQ(driver_->state(vm), VmState::Stopped);
@@ -269,19 +291,20 @@ TEST_P(DriverContract, NamesThatLeaveTheFolderAreRefused) {
 
 TEST_P(DriverContract, HandleIsAsGoodAfterARoundTripThroughJson) {
   const VmHandle vm = parse_vm_handle(to_json(start()));
-  (void)driver_->suspend(vm);
-  EXPECT_EQ(driver_->state(vm), VmState::Suspended);
-  (void)driver_->resume(vm);
   EXPECT_EQ(driver_->guest_ip(vm), driver_->guest_ip(vms_.back()));
+  (void)driver_->stop(vm, 0ms);
+  EXPECT_EQ(driver_->state(vms_.back()), VmState::Stopped);
 }
 
 TEST_P(DriverContract, HandleServesAnotherObject) {
   const VmHandle vm = start();
   const auto other = GetParam().make();
   EXPECT_EQ(other->state(vm), VmState::Running);
-  (void)other->suspend(vm);
-  EXPECT_EQ(driver_->state(vm), VmState::Suspended);
-  (void)other->resume(vm);
+  if (pauses()) {
+    (void)other->suspend(vm);
+    EXPECT_EQ(driver_->state(vm), VmState::Suspended);
+    (void)other->resume(vm);
+  }
   (void)other->stop(vm, 0ms);
   EXPECT_EQ(driver_->state(vm), VmState::Stopped);
   other->destroy(vm);
@@ -298,8 +321,8 @@ TEST_P(DriverContract, HandleServesAnotherProcess) {
     try {
       const VmHandle vm = parse_vm_handle(handle);
       const auto driver = GetParam().make();
-      (void)driver->suspend(vm);
-      code = driver->state(vm) == VmState::Suspended ? 0 : 2;
+      (void)driver->stop(vm, 0ms);
+      code = driver->state(vm) == VmState::Stopped ? 0 : 2;
     } catch (const std::exception& error) {
       std::fprintf(stderr, "%s\n", error.what());
     }
@@ -308,7 +331,7 @@ TEST_P(DriverContract, HandleServesAnotherProcess) {
   int status = -1;
   ASSERT_EQ(::waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
-  EXPECT_EQ(driver_->state(vms_.back()), VmState::Suspended);
+  EXPECT_EQ(driver_->state(vms_.back()), VmState::Stopped);
 }
 
 TEST_P(DriverContract, HandleOfAnotherDriverIsRefused) {
@@ -317,7 +340,7 @@ TEST_P(DriverContract, HandleOfAnotherDriverIsRefused) {
   vm.driver = DriverKind::Vz;
   const std::string why = failure_of([&] { (void)driver_->state(vm); });
   EXPECT_NE(why.find("belongs to the driver vz"), std::string::npos) << why;
-  EXPECT_THROW((void)driver_->suspend(vm), Error);
+  EXPECT_THROW((void)driver_->stop(vm, 0ms), Error);
   EXPECT_THROW(driver_->destroy(vm), Error);
   EXPECT_EQ(driver_->state(own), VmState::Running);
 }
@@ -360,8 +383,10 @@ TEST_P(DriverContract, SeveralVmsLiveSideBySide) {
   for (const VmHandle& vm : vms) {
     threads.emplace_back([&, vm] {
       (void)driver_->start(vm, machine());
-      (void)driver_->suspend(vm);
-      (void)driver_->resume(vm);
+      if (pauses()) {
+        (void)driver_->suspend(vm);
+        (void)driver_->resume(vm);
+      }
       (void)driver_->stop(vm, 0ms);
     });
   }

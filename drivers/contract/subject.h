@@ -18,6 +18,8 @@ struct Subject {
   std::function<std::unique_ptr<Driver>()> make;
   /// The least machine that this driver starts.
   MachineConfig machine = {};
+  /// How its card is connected.
+  NicKind nic = NicKind::User;
   /// A machine that its hypervisor refuses, and what its error then says. Empty: there is none.
   MachineConfig bad_machine = {};
   std::string refusal = {};

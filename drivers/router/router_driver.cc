@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "vmtest/cloud_hypervisor_driver.h"
 #include "vmtest/error.h"
 #include "vmtest/noop_driver.h"
 #include "vmtest/qemu_driver.h"
@@ -13,6 +14,8 @@ namespace {
 std::vector<std::unique_ptr<Driver>> drivers_of_this_platform() {
   std::vector<std::unique_ptr<Driver>> drivers;
   drivers.push_back(std::make_unique<QemuDriver>());
+  for (const auto mode : {CloudHypervisorDriver::Mode::Api, CloudHypervisorDriver::Mode::CommandLine})
+    drivers.push_back(std::make_unique<CloudHypervisorDriver>(mode));
   // The last resort of nobody: it runs nothing, and is used only when it is asked for.
   drivers.push_back(std::make_unique<NoopDriver>());
   return drivers;

@@ -10,8 +10,8 @@
 
 namespace vmtest {
 
-/// The hypervisors vmtest knows. A handle is tagged with one.
-enum class DriverKind { Noop, Qemu, CloudHypervisor, Vz, Propolis };
+/// The drivers vmtest knows. A handle is tagged with one. Cloud Hypervisor has two: by its API, and by its command line alone.
+enum class DriverKind { Noop, Qemu, CloudHypervisor, CloudHypervisorCli, Vz, Propolis };
 [[nodiscard]] std::string_view to_string(DriverKind kind);
 [[nodiscard]] std::optional<DriverKind> parse_driver_kind(std::string_view text);
 

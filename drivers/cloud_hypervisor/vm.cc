@@ -1,0 +1,226 @@
+#include "vm.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <thread>
+#include <utility>
+
+#include "network/tap.h"
+#include "snapshot.h"
+#include "vmtest/error.h"
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/host/process.h"
+
+namespace vmtest::cloud_hypervisor {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kProgram = "cloud-hypervisor";
+constexpr const char* kProgramVariable = "VMTEST_CLOUD_HYPERVISOR";
+constexpr const char* kApiSocket = "api.sock";
+/// Opening disks and loading a kernel, or a guest's whole memory, on a crowded host.
+constexpr std::chrono::seconds kBootTime{60};
+/// Nothing tells when a guest has let go of a device: its being gone from the description does.
+constexpr std::chrono::milliseconds kRemovalPoll{5};
+constexpr std::chrono::milliseconds kLongestRemovalPoll{100};
+
+VmState state_of(State state) {
+  switch (state) {
+    case State::Created:
+      return VmState::Starting;
+    case State::Running:
+    case State::BreakPoint:
+      return VmState::Running;
+    case State::Paused:
+      return VmState::Suspended;
+    case State::Shutdown:
+      return VmState::Stopped;
+  }
+  return VmState::Failed;
+}
+
+}  // namespace
+
+fs::path find_cloud_hypervisor() {
+  const char* named = std::getenv(kProgramVariable);
+  if (named != nullptr && *named != '\0') {
+    if (::access(named, X_OK) != 0) throw Error(std::string(kProgramVariable) + "=" + named + " is no program");
+    return fs::absolute(named);
+  }
+  if (const auto found = find_program(kProgram)) return *found;
+  throw Error(std::string("Cloud Hypervisor is not installed: ") + kProgram + " is not in PATH and " + kProgramVariable +
+              " names none; Debian has no package, its project publishes a static program");
+}
+
+VmExit judge_ending(const Ending& ending) {
+  VmExit exit;
+  exit.last_words = ending.last_words;
+  exit.how = "Cloud Hypervisor ended with " + to_string(ending.status);
+  if (ending.asked) {
+    exit.orderly = true;
+    exit.how = "Cloud Hypervisor was stopped as asked (" + to_string(ending.status) + ")";
+  } else if (!ending.status.ok()) {
+    exit.orderly = false;
+  } else if (ending.panicked) {
+    exit.how = "the guest's kernel panicked";
+  } else {
+    // It ends the same way when a signal tells it to.
+    exit.orderly = true;
+    exit.how = "the guest powered off, or somebody ended Cloud Hypervisor by a signal";
+  }
+  return exit;
+}
+
+CloudHypervisorVm::CloudHypervisorVm(VmHandle handle, std::shared_ptr<SupervisorConnection> supervisor, Owner owner)
+    : SupervisedVm(std::move(handle), std::move(supervisor), owner, {"cloud-hypervisor", "Cloud Hypervisor"}) {}
+
+VmConfig CloudHypervisorVm::describe(const MachineConfig& machine) const {
+  if (machine.architecture != host_architecture()) {
+    throw Unsupported("Cloud Hypervisor runs guests of the host's architecture, " + std::string(to_string(host_architecture())) +
+                      ", not " + std::string(to_string(machine.architecture)));
+  }
+  MachineConfig complete = machine;
+  Paths paths{handle().work_dir, handle().runtime_dir};
+  if (!complete.nics.empty() && complete.nics.front().tap_name.empty() && !handle().gateway.empty()) {
+    complete.nics.front().tap_name = tap_name_of(handle().gateway);
+    paths.gateway = handle().gateway;
+  }
+  for (const NicConfig& nic : complete.nics) {
+    if (nic.kind == NicKind::Tap && nic.tap_name.empty()) throw Error("network card " + nic.mac_address + " is on no TAP");
+  }
+  return vm_config(complete, paths);
+}
+
+SupervisedProcess CloudHypervisorVm::command(const std::vector<std::string>& options, const MachineConfig& machine) const {
+  SupervisedProcess process;
+  process.argv = {find_cloud_hypervisor().string()};
+  process.argv.insert(process.argv.end(), options.begin(), options.end());
+  process.argv.insert(process.argv.end(), {"--event-monitor", path_option(event_file())});
+  process.argv.insert(process.argv.end(), machine.extra_arguments.begin(), machine.extra_arguments.end());
+  process.log_file = "cloud-hypervisor.log";
+  // It binds to no socket that is there.
+  fs::remove(handle().runtime_dir / kApiSocket);
+  fs::remove(handle().runtime_dir / kVsockSocket);
+  fs::remove(event_file());
+  return process;
+}
+
+std::vector<Event> CloudHypervisorVm::events() const {
+  std::error_code error;
+  if (!fs::exists(event_file(), error)) return {};
+  return EventStream().take(read_file(event_file()));
+}
+
+bool CloudHypervisorVm::has_event(const Event& event) const {
+  const std::vector<Event> all = events();
+  return std::find(all.begin(), all.end(), event) != all.end();
+}
+
+VmExit CloudHypervisorVm::judge(const SupervisedExit& exit, bool asked) {
+  return judge_ending({exit.status, exit.last_words, has_event({"guest", "panic"}), asked});
+}
+
+ApiVm::ApiVm(VmHandle handle, std::shared_ptr<SupervisorConnection> supervisor, Owner owner)
+    : CloudHypervisorVm(std::move(handle), std::move(supervisor), owner), api_(this->handle().runtime_dir / kApiSocket) {}
+
+void ApiVm::launch(const MachineConfig& machine) {
+  const VmConfig config = describe(machine);
+  run(command({"--api-socket", path_option(handle().runtime_dir / kApiSocket)}, machine), [&] {
+    const Deadline deadline = Deadline::after(kBootTime);
+    if (!machine.restore_from.empty()) {
+      const fs::path folder = handle().work_dir / "restore";
+      with_context("cannot continue from " + machine.restore_from.string(), [&] {
+        lay_out_snapshot(machine.restore_from, adapt(read_description(machine.restore_from), config), folder);
+        api_.restore({.folder = folder, .resume = true}, deadline);
+      });
+      return;
+    }
+    write_file(handle().work_dir / "vm.json", to_json(config).dump(2) + "\n", 0600);
+    api_.create(config, deadline);
+    api_.boot(deadline);
+  });
+}
+
+void ApiVm::run(SupervisedProcess process, const std::function<void()>& begin) {
+  spawn(std::move(process), [&] {
+    await_up([&] {
+      (void)api_.ping(Deadline::after(kAnswerTime));
+      return true;
+    });
+    begin();
+    const VmState now = running_state(Deadline::after(kAnswerTime));
+    if (now != VmState::Running) throw Error("Cloud Hypervisor started, but its VM is " + std::string(to_string(now)));
+  });
+}
+
+void ApiVm::suspend() { api_.pause(Deadline::after(kAnswerTime)); }
+void ApiVm::resume() { api_.resume(Deadline::after(kAnswerTime)); }
+
+bool ApiVm::press_power_button(VmState now, const Deadline& deadline) {
+  // A suspended guest hears no power button.
+  if (now == VmState::Suspended) api_.resume(deadline);
+  api_.press_power_button(deadline);
+  return true;
+}
+
+VmState ApiVm::running_state(const Deadline& deadline) { return state_of(api_.state(deadline)); }
+
+void ApiVm::freeze(const fs::path& state_file, const Deadline& deadline) {
+  if (running_state(deadline) == VmState::Running) api_.pause(deadline);
+  write_snapshot(api_, state_file, deadline);
+  mark_asked();
+  api_.shutdown_vmm(deadline);
+  if (!wait_exit(std::chrono::duration_cast<std::chrono::milliseconds>(deadline.remaining()))) {
+    throw Timeout("Cloud Hypervisor does not end after its state was saved");
+  }
+}
+
+std::chrono::microseconds ApiVm::checkpoint(const fs::path& state_file, const std::map<std::string, fs::path>& overlays,
+                                            const Deadline& deadline) {
+  const bool ran = running_state(deadline) == VmState::Running;
+  const auto began = std::chrono::steady_clock::now();
+  if (ran) api_.pause(deadline);
+  try {
+    write_snapshot(api_, state_file, deadline);
+  } catch (...) {
+    if (ran) api_.resume(Deadline::after(kAnswerTime));
+    throw;
+  }
+  // It cannot have a disk continue in another file, so the VM continues in another process.
+  nlohmann::json description = read_description(state_file);
+  for (nlohmann::json& disk : description.at("disks")) {
+    if (const auto overlay = overlays.find(disk.at("id")); overlay != overlays.end()) disk["path"] = overlay->second.string();
+  }
+  end_to_continue([&] { api_.shutdown_vmm(deadline); });
+  run(command({"--api-socket", path_option(handle().runtime_dir / kApiSocket)}, {}), [&] {
+    const fs::path folder = handle().work_dir / "restore";
+    lay_out_snapshot(state_file, description, folder);
+    api_.restore({.folder = folder, .resume = true}, deadline);
+  });
+  if (!ran) api_.pause(deadline);
+  return std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - began);
+}
+
+void ApiVm::remove_device(const std::string& id, const Deadline& deadline) {
+  api_.remove_device(id, deadline);
+  for (auto pause = kRemovalPoll; api_.info(deadline).at("device_tree").contains(id);
+       pause = std::min(2 * pause, kLongestRemovalPoll)) {
+    if (deadline.expired()) throw Timeout("the guest does not let go of it");
+    std::this_thread::sleep_for(
+        std::min<std::chrono::milliseconds>(pause, std::chrono::duration_cast<std::chrono::milliseconds>(deadline.remaining())));
+  }
+}
+
+void CommandLineVm::launch(const MachineConfig& machine) {
+  if (!machine.restore_from.empty()) throw Unsupported("a frozen VM is continued by Cloud Hypervisor's API only");
+  spawn(command(to_arguments(describe(machine)), machine), [&] { await_up([&] { return has_event({"vm", "booted"}); }); });
+}
+
+void CommandLineVm::suspend() { throw Unsupported("Cloud Hypervisor pauses a VM by its API only, not by its command line"); }
+void CommandLineVm::resume() { throw Unsupported("Cloud Hypervisor resumes a VM by its API only, not by its command line"); }
+
+}  // namespace vmtest::cloud_hypervisor
