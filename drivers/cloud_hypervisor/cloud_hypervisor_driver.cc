@@ -42,7 +42,7 @@ std::optional<std::string> CloudHypervisorDriver::unavailable_reason() const {
 DiskNeeds CloudHypervisorDriver::disk_needs() const { return {{DiskFormat::Qcow2, DiskFormat::Raw}, true}; }
 
 ConsoleEndpoint CloudHypervisorDriver::console_endpoint(const VmHandle& vm) const {
-  return {ConsoleEndpoint::Kind::None, "", vm.work_dir / cloud_hypervisor::kConsoleLog};
+  return {ConsoleEndpoint::Kind::None, "", vm.work_dir / cloud_hypervisor::kConsoleLog, true};
 }
 
 std::unique_ptr<SupervisedVm> CloudHypervisorDriver::make_vm(const VmHandle& vm, std::shared_ptr<SupervisorConnection> supervisor,

@@ -43,6 +43,16 @@ VmState state_of(State state) {
   return VmState::Failed;
 }
 
+/// A description whose disks of those ids are those files.
+nlohmann::json with_disks(nlohmann::json description, const std::map<std::string, fs::path>& files) {
+  const auto disks = description.find("disks");
+  if (disks == description.end() || !disks->is_array()) return description;
+  for (nlohmann::json& disk : *disks) {
+    if (const auto file = files.find(disk.value("id", "")); file != files.end()) disk["path"] = file->second.string();
+  }
+  return description;
+}
+
 }  // namespace
 
 fs::path find_cloud_hypervisor() {
@@ -106,6 +116,9 @@ SupervisedProcess CloudHypervisorVm::command(const std::vector<std::string>& opt
   fs::remove(handle().runtime_dir / kApiSocket);
   fs::remove(handle().runtime_dir / kVsockSocket);
   fs::remove(event_file());
+  // It empties the log. What an earlier run printed is worth a look.
+  const fs::path console = handle().work_dir / kConsoleLog;
+  if (fs::exists(console)) fs::rename(console, handle().work_dir / "console-before.log");
   return process;
 }
 
@@ -191,10 +204,7 @@ std::chrono::microseconds ApiVm::checkpoint(const fs::path& state_file, const st
     throw;
   }
   // It cannot have a disk continue in another file, so the VM continues in another process.
-  nlohmann::json description = read_description(state_file);
-  for (nlohmann::json& disk : description.at("disks")) {
-    if (const auto overlay = overlays.find(disk.at("id")); overlay != overlays.end()) disk["path"] = overlay->second.string();
-  }
+  const nlohmann::json description = with_disks(read_description(state_file), overlays);
   end_to_continue([&] { api_.shutdown_vmm(deadline); });
   run(command({"--api-socket", path_option(handle().runtime_dir / kApiSocket)}, {}), [&] {
     const fs::path folder = handle().work_dir / "restore";

@@ -1,0 +1,188 @@
+// What is Cloud Hypervisor's own about its driver, beside what drivers/contract tries on all: with what stands in for it where
+// VMTEST_CLOUD_HYPERVISOR names none, and a kernel that halts.
+
+#include "vmtest/cloud_hypervisor_driver.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <functional>
+#include <future>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "halting_kernel.h"
+#include "snapshot.h"
+#include "vmtest/error.h"
+#include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/types.h"
+
+namespace vmtest {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace std::chrono_literals;
+using nlohmann::json;
+
+std::string failure_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
+class CloudHypervisorDriverTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ::setenv(kVariable, VMTEST_SIMULATED_CLOUD_HYPERVISOR, 0);
+    named_ = std::getenv(kVariable);
+    if (const auto why = driver_.unavailable_reason()) GTEST_SKIP() << *why;
+    if (const Support tap = driver_.support(Capability::Tap); !tap.supported()) GTEST_SKIP() << tap.why;
+  }
+  void TearDown() override {
+    if (vm_) driver_.destroy(*vm_);
+    ::setenv(kVariable, named_.c_str(), 1);
+  }
+
+  [[nodiscard]] PrepareRequest request() const {
+    PrepareRequest request;
+    request.name = "probe";
+    request.vms_dir = folder_.path() / "vms";
+    request.nics = {{.kind = NicKind::Tap, .mac_address = "52:54:00:12:34:56"}};
+    return request;
+  }
+  [[nodiscard]] MachineConfig machine() const {
+    MachineConfig machine;
+    machine.architecture = host_architecture();
+    machine.memory_mib = 64;
+    machine.kernel = testing::halting_kernel();
+    machine.nics = request().nics;
+    return machine;
+  }
+  const VmHandle& prepare() { return *(vm_ = driver_.prepare(request())); }
+  /// From now on that is Cloud Hypervisor.
+  void stand_in(const std::string& script) {
+    const fs::path program = folder_.path() / "program";
+    write_file(program, "#!/bin/sh\n" + script + "\n", 0700);
+    ::setenv(kVariable, program.c_str(), 1);
+  }
+
+  static constexpr const char* kVariable = "VMTEST_CLOUD_HYPERVISOR";
+  TemporaryDirectory folder_;
+  std::string named_;
+  CloudHypervisorDriver driver_;
+  std::optional<VmHandle> vm_;
+};
+
+TEST_F(CloudHypervisorDriverTest, ProgramThatIsNotThereIsNamed) {
+  ::setenv(kVariable, "/nonexistent/cloud-hypervisor", 1);
+  EXPECT_EQ(driver_.unavailable_reason(), "VMTEST_CLOUD_HYPERVISOR=/nonexistent/cloud-hypervisor is no program");
+}
+
+TEST_F(CloudHypervisorDriverTest, ProgramThatEndsAtOnceIsQuoted) {
+  stand_in("echo its own complaint >&2; exit 3");
+  const std::string why = failure_of([&] { (void)driver_.start(prepare(), machine()); });
+  EXPECT_NE(why.find("exit code 3"), std::string::npos) << why;
+  EXPECT_NE(why.find("its own complaint"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+  driver_.destroy(*vm_);
+  EXPECT_FALSE(fs::exists(vm_->work_dir));
+}
+
+TEST_F(CloudHypervisorDriverTest, NetworkItDoesNotHaveIsRefusedAndNothingIsLeft) {
+  PrepareRequest user = request();
+  user.nics.front().kind = NicKind::User;
+  EXPECT_THROW((void)driver_.prepare(user), Unsupported);
+  PrepareRequest port = request();
+  port.ssh_port = 10022;
+  EXPECT_THROW((void)driver_.prepare(port), Unsupported);
+  EXPECT_FALSE(fs::exists(folder_.path() / "vms"));
+}
+
+TEST_F(CloudHypervisorDriverTest, ForeignArchitectureIsRefused) {
+  MachineConfig foreign = machine();
+  foreign.architecture = host_architecture() == Architecture::X86_64 ? Architecture::Aarch64 : Architecture::X86_64;
+  EXPECT_THROW((void)driver_.start(prepare(), foreign), Unsupported);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Prepared);
+}
+
+TEST_F(CloudHypervisorDriverTest, AddressIsThatOfItsTap) {
+  const VmHandle& vm = prepare();
+  EXPECT_EQ(driver_.guest_ip(vm) + "/30", vm.static_address);
+  EXPECT_NE(vm.gateway, "");
+}
+
+TEST_F(CloudHypervisorDriverTest, FrozenVmContinues) {
+  const fs::path state = folder_.path() / "state";
+  (void)driver_.start(prepare(), machine());
+  driver_.templates()->save(*vm_, state, Deadline::after(60s));
+  EXPECT_EQ(driver_.state(*vm_), VmState::Stopped);
+  EXPECT_EQ(files_of_state(state), (std::vector<fs::path>{state, state.string() + ".config", state.string() + ".memory"}));
+  MachineConfig again = machine();
+  again.restore_from = state;
+  (void)driver_.start(*vm_, again);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+}
+
+TEST_F(CloudHypervisorDriverTest, CheckpointIsNoEndToWhoWaitsForOne) {
+  const fs::path state = folder_.path() / "state";
+  (void)driver_.start(prepare(), machine());
+  std::atomic<bool> stopped = false;
+  auto waiter = std::async(std::launch::async, [&] {
+    const auto exit = driver_.wait_exit(*vm_, 60s);
+    EXPECT_TRUE(stopped) << exit->how;
+    return exit;
+  });
+  EXPECT_GT(driver_.templates()->checkpoint(*vm_, state, {}, Deadline::after(60s)).count(), 0);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+  EXPECT_TRUE(fs::exists(state));
+  stopped = true;
+  (void)driver_.stop(*vm_, 0ms);
+  const auto exit = waiter.get();
+  ASSERT_TRUE(exit);
+  EXPECT_TRUE(exit->orderly) << exit->how;
+}
+
+TEST_F(CloudHypervisorDriverTest, DamagedStateIsAnErrorAndNothingRuns) {
+  MachineConfig again = machine();
+  again.restore_from = folder_.path() / "state";
+  write_file(again.restore_from, "{}", 0600);
+  write_file(again.restore_from.string() + ".config", "no JSON", 0600);
+  const std::string why = failure_of([&] { (void)driver_.start(prepare(), again); });
+  EXPECT_NE(why.find("is no description of a VM"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST(CloudHypervisorSnapshot, TakesTheMachinesOwnPlaces) {
+  cloud_hypervisor::VmConfig machine;
+  machine.payload.kernel = "/new/kernel";
+  machine.disks = {{.path = "/new/root.qcow2", .id = "root"}};
+  machine.net = {{.tap = "new", .ip = "198.18.0.1", .mask = "255.255.255.252", .id = "net0"}};
+  machine.serial = {cloud_hypervisor::ConsoleConfig::Mode::File, "/new/console.log"};
+  machine.vsock = cloud_hypervisor::VsockConfig{.socket = "/new/vsock.sock"};
+  const json saved = {{"disks", {{{"id", "root"}, {"path", "/old/root.qcow2"}, {"readonly", false}}}},
+                      {"net", {{{"id", "net0"}, {"tap", "old"}, {"mac", "52:54:00:12:34:56"}}}},
+                      {"payload", {{"kernel", "/old/kernel"}, {"cmdline", "quiet"}}},
+                      {"serial", {{"mode", "File"}, {"file", "/old/console.log"}}},
+                      {"vsock", {{"cid", 3}, {"socket", "/old/vsock.sock"}}}};
+  json wanted = saved;
+  wanted["disks"][0]["path"] = "/new/root.qcow2";
+  wanted["net"][0].update({{"tap", "new"}, {"ip", "198.18.0.1"}, {"mask", "255.255.255.252"}});
+  wanted["payload"]["kernel"] = "/new/kernel";
+  wanted["serial"]["file"] = "/new/console.log";
+  wanted["vsock"]["socket"] = "/new/vsock.sock";
+  EXPECT_EQ(cloud_hypervisor::adapt(saved, machine), wanted);
+}
+
+TEST(CloudHypervisorSnapshot, DiskThatTheMachineLacksIsNamed) {
+  const json saved = {{"disks", {{{"id", "data0"}, {"path", "/old/data0.qcow2"}}}}};
+  const std::string why = failure_of([&] { (void)cloud_hypervisor::adapt(saved, {}); });
+  EXPECT_EQ(why, "the frozen VM has a disk \"data0\", this machine has none");
+}
+
+}  // namespace
+}  // namespace vmtest
