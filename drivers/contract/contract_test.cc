@@ -181,7 +181,7 @@ TEST_P(DriverContract, CallsOutOfOrderAreErrorsAndChangeNothing) {
     for (const auto& [name, call] : calls) {
       const auto& [allowed, make] = call;
       if (std::find(allowed.begin(), allowed.end(), state) != allowed.end()) continue;
-      const std::string why = failure_of([&] { make(vm); });
+      const std::string why = failure_of([&, &attempt = make] { attempt(vm); });
       EXPECT_NE(why.find(to_string(state)), std::string::npos) << name << " in state " << to_string(state) << ": " << why;
       EXPECT_EQ(driver_->state(vm), state) << name;
     }
