@@ -147,6 +147,14 @@ TEST_F(CloudHypervisorDriverTest, CheckpointIsNoEndToWhoWaitsForOne) {
   EXPECT_TRUE(exit->orderly) << exit->how;
 }
 
+TEST_F(CloudHypervisorDriverTest, CheckpointThatCannotGoOnIsAnEnd) {
+  (void)driver_.start(prepare(), machine());
+  ::setenv(kVariable, "/nonexistent/cloud-hypervisor", 1);
+  EXPECT_THROW((void)driver_.templates()->checkpoint(*vm_, folder_.path() / "state", {}, Deadline::after(60s)), Error);
+  EXPECT_TRUE(driver_.wait_exit(*vm_, 5s));
+  EXPECT_NE(driver_.state(*vm_), VmState::Suspended);
+}
+
 TEST_F(CloudHypervisorDriverTest, DamagedStateIsAnErrorAndNothingRuns) {
   MachineConfig again = machine();
   again.restore_from = folder_.path() / "state";

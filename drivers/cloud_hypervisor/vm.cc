@@ -205,12 +205,14 @@ std::chrono::microseconds ApiVm::checkpoint(const fs::path& state_file, const st
   }
   // It cannot have a disk continue in another file, so the VM continues in another process.
   const nlohmann::json description = with_disks(read_description(state_file), overlays);
-  end_to_continue([&] { api_.shutdown_vmm(deadline); });
-  run(command({"--api-socket", path_option(handle().runtime_dir / kApiSocket)}, {}), [&] {
-    const fs::path folder = handle().work_dir / "restore";
-    lay_out_snapshot(state_file, description, folder);
-    api_.restore({.folder = folder, .resume = true}, deadline);
-  });
+  continue_in_another_process([&] { api_.shutdown_vmm(deadline); },
+                              [&] {
+                                run(command({"--api-socket", path_option(handle().runtime_dir / kApiSocket)}, {}), [&] {
+                                  const fs::path folder = handle().work_dir / "restore";
+                                  lay_out_snapshot(state_file, description, folder);
+                                  api_.restore({.folder = folder, .resume = true}, deadline);
+                                });
+                              });
   if (!ran) api_.pause(deadline);
   return std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - began);
 }

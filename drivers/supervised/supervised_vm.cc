@@ -67,13 +67,7 @@ void SupervisedVm::spawn(SupervisedProcess process, const std::function<void()>&
   process.name = program_.process;
   write_file(handle_.work_dir / "command_line.txt", format_command(process.argv) + "\n", 0600);
   forget_asked();
-  pid_t pid = -1;
-  try {
-    pid = supervisor_->spawn(process);
-  } catch (...) {
-    continues_ = false;
-    throw;
-  }
+  const pid_t pid = supervisor_->spawn(process);
   {
     const std::lock_guard lock(mutex_);
     process_ = std::make_shared<FileDescriptor>(supervisor::try_open_pidfd(pid));
@@ -91,13 +85,14 @@ void SupervisedVm::spawn(SupervisedProcess process, const std::function<void()>&
   }
 }
 
-void SupervisedVm::end_to_continue(const std::function<void()>& end) {
+void SupervisedVm::continue_in_another_process(const std::function<void()>& end, const std::function<void()>& go_on) {
   continues_ = true;
   try {
     end();
     if (!supervisor_->wait_exit(program_.process, kEndTime)) {
       throw Timeout(std::string(program_.title) + " does not end after its state was saved");
     }
+    go_on();
   } catch (...) {
     continues_ = false;
     throw;

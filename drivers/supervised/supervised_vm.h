@@ -70,9 +70,9 @@ class SupervisedVm {
   /// Starts the process, whose command line is put down in the VM's folder, and runs `connect`, which returns when the guest
   /// runs. When that throws, the process ends; if it had ended by itself, its last words are the error.
   void spawn(SupervisedProcess process, const std::function<void()>& connect);
-  /// Ends the process by `end` in order to continue in another one: until spawn() starts that, nobody is told of an end. Throws
-  /// Timeout when it does not end.
-  void end_to_continue(const std::function<void()>& end);
+  /// Ends the process by `end` in order to continue in another one, which `go_on` spawns: until then nobody is told of an end.
+  /// When either throws, the VM is what its process is. Throws Timeout when the first one does not end.
+  void continue_in_another_process(const std::function<void()>& end, const std::function<void()>& go_on);
   /// Asks until the process is up, as long as it lives. That nobody listens yet, as a std::system_error says, means no.
   void await_up(const std::function<bool()>& is_up);
 
