@@ -99,7 +99,7 @@ TEST(QemuCommandLineTest, WholeUefiBootWithEverything) {
       "-m", "256",
       "-object", "memory-backend-ram,id=ram0,size=256M",
       "-blockdev", "driver=raw,node-name=firmware-code,read-only=on,file.driver=file,file.filename=/usr/share/OVMF/OVMF_CODE_4M.fd",
-      "-blockdev", "driver=raw,node-name=firmware-variables,discard=unmap,cache.no-flush=on,file.driver=file,file.filename=/vms/web/" "efivars.fd",
+      "-blockdev", "driver=raw,node-name=firmware-variables,discard=unmap,cache.no-flush=on,file.driver=file,file.filename=/vms/web/efivars.fd",
       "-smbios", "type=1,serial=ds=nocloud,,s=x",
       "-chardev", "socket,id=console,path=/run/vmtest/0123456789/console.sock,server=on,wait=off,logfile=/vms/web/console.log,logappend=on",
       "-serial", "chardev:console",

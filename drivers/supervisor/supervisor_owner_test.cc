@@ -69,8 +69,9 @@ TEST_F(SupervisorTest, ForkedChildOfTheOwnerDoesNotKeepTheVmAlive) {
   ASSERT_GT(::read(pipe.read_end.get(), text, sizeof text - 1), 0);
   kill_owner();
   EXPECT_TRUE(wait_until([&] { return nothing_is_left(); }, Deadline::after(kCleanUpTime)));
-  EXPECT_FALSE(is_gone(std::atoi(text)));
-  ::kill(std::atoi(text), SIGKILL);
+  const pid_t child = std::stoi(text);
+  EXPECT_FALSE(is_gone(child));
+  ::kill(child, SIGKILL);
 }
 
 TEST_F(SupervisorTest, OwnerKilledAtAnyMomentOfTheStartLeavesNothing) {

@@ -65,8 +65,10 @@ std::string message(Action action) {
 inline std::vector<pid_t> processes_naming(const std::string& text) {
   std::vector<pid_t> found;
   for (const auto& entry : fs::directory_iterator("/proc")) {
-    const int pid = std::atoi(entry.path().filename().c_str());
-    if (pid <= 0 || pid == ::getpid()) continue;
+    const std::string name = entry.path().filename();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    const pid_t pid = std::stoi(name);
+    if (pid == ::getpid()) continue;
     try {
       if (read_file(entry.path() / "cmdline").find(text) != std::string::npos) found.push_back(pid);
     } catch (const std::system_error&) {  // it has ended
@@ -95,7 +97,7 @@ class SupervisorTest : public ::testing::Test {
   /// Waits for a file to have a first line, and gives it as a number.
   [[nodiscard]] static pid_t number_in(const fs::path& file) {
     (void)wait_until([&] { return read_file_tail(file, 100).find('\n') != std::string::npos; }, soon());
-    return std::atoi(read_file_tail(file, 100).c_str());
+    return std::stoi(read_file_tail(file, 100));
   }
   /// Runs `body` in another process, which then waits to be killed. True when it came through.
   bool start_owner(const std::function<void()>& body) {

@@ -23,17 +23,14 @@
 #include "guest/services.h"
 #include "guest/users.h"
 
-/// Not in the headers that programs see; from the kernel's documentation of ext4.
-#ifndef EXT4_IOC_RESIZE_FS
-#define EXT4_IOC_RESIZE_FS _IOW('f', 16, std::uint64_t)
-#endif
-
 namespace vmtest::guest {
 namespace {
 
 constexpr const char* kSeedLabel = "cidata";
 constexpr const char* kInstanceFile = "/var/lib/vmtest/instance-id";
 constexpr std::uint64_t kSector = 512;
+/// EXT4_IOC_RESIZE_FS, which is not in the headers that programs see; from the kernel's documentation of ext4.
+constexpr unsigned long kResizeFileSystem = _IOW('f', 16, std::uint64_t);
 /// A disk this much larger than its file system was made larger since; tables and journal take less.
 constexpr std::uint64_t kGrowFromPercent = 120;
 constexpr const char* kMachineIdFile = "/etc/machine-id";
@@ -119,7 +116,7 @@ void grow_root() {
   }
   const Descriptor root(open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   std::uint64_t blocks = disk / space.f_bsize;
-  if (!root || ioctl(root.get(), EXT4_IOC_RESIZE_FS, &blocks) != 0) {
+  if (!root || ioctl(root.get(), kResizeFileSystem, &blocks) != 0) {
     fail_errno("cannot make the root file system as large as its disk");
   }
 }

@@ -95,7 +95,7 @@ class KillTest : public ::testing::Test {
       GTEST_SKIP() << reason.what();
     }
     const char* given = std::getenv("VMTEST_KILL_SEED");
-    const unsigned seed = given != nullptr ? static_cast<unsigned>(std::atoi(given)) : std::random_device{}();
+    const unsigned seed = given != nullptr ? static_cast<unsigned>(std::stoul(given)) : std::random_device{}();
     std::printf("seed %u (VMTEST_KILL_SEED repeats it)\n", seed);
     random_.seed(seed);
     // A home of its own, so that what is left can be told from other tests' VMs. The images are the user's.

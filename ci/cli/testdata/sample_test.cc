@@ -18,7 +18,7 @@
 namespace {
 
 // As the fixtures do for suites that share a VM.
-[[maybe_unused]] const bool listed = [] {
+[[maybe_unused]] const bool kListed = [] {
   if (std::getenv("VMTEST_LIST_SHARED") != nullptr) std::atexit([] { std::puts("vmtest-shared: Shared"); });
   return true;
 }();
