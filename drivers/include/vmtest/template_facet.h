@@ -37,8 +37,9 @@ class TemplateFacet {
   /// machine with this VM's own paths, ports and names left out. Two machines whose texts differ must not share a template.
   [[nodiscard]] virtual std::string fingerprint(const MachineConfig& machine) const = 0;
 
-  /// Running or Suspended -> Stopped. The guest stands still, its device state is in `state_file` (made, 0600; see files_of_state), its
-  /// memory in the machine's memory file or in the state, and the hypervisor has ended. Throws Error; the VM is of no further use then.
+  /// Running or Suspended -> Stopped. The guest stands still, its device state is in `state_file` (made, 0600; see
+  /// files_of_state), its memory in the machine's memory file or in the state, and the hypervisor has ended. Throws Error; the VM
+  /// is of no further use then.
   virtual void save(const VmHandle& vm, const std::filesystem::path& state_file, const Deadline& deadline) = 0;
   /// Running or Suspended -> the same. Writes memory and device state of this very moment to `state_file` (made, 0600), and has
   /// the disks named by their ids continue in files that exist already: new overlays of what the disks are until then, which
