@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <linux/random.h>
+#include <linux/vm_sockets.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,6 +27,8 @@ constexpr const char* kPorts = "/sys/class/virtio-ports";
 constexpr std::size_t kLongestLine = 1 << 20;
 constexpr long long kNanosecondsPerSecond = 1000000000;
 constexpr const char* kMachineIdFile = "/etc/machine-id";
+/// Hosts that never hang up would take the guest's descriptors.
+constexpr std::size_t kMostStreams = 16;
 
 std::string quote(std::string_view text) {
   std::string quoted = "\"";
@@ -44,7 +48,7 @@ std::string text_member(const Json& request, const char* name) {
 
 /// Credits the bytes and has the kernel make its generator's key anew from them, at once.
 void reseed(const std::string& entropy) {
-  const Descriptor device(open("/dev/urandom", O_RDWR | O_CLOEXEC));
+  const Descriptor device(::open("/dev/urandom", O_RDWR | O_CLOEXEC));
   if (!device) {
     fail_errno("cannot open /dev/urandom");
   }
@@ -86,6 +90,12 @@ Refresh parse_refresh(const Json& request) {
   }
   refresh.host_key = {text_member(request, "host_key"), text_member(request, "host_key_public")};
   return refresh;
+}
+
+/// To a socket without the signal for one whose reader has gone.
+ssize_t send_or_write(const Descriptor& stream, std::string_view text) {
+  const ssize_t sent = send(stream.get(), text.data(), text.size(), MSG_NOSIGNAL);
+  return sent < 0 && errno == ENOTSOCK ? write(stream.get(), text.data(), text.size()) : sent;
 }
 
 void rename_host(const std::string& hostname) {
@@ -137,7 +147,7 @@ bool Agent::open_port(std::string_view name) {
     if (trim(find_file(std::string(kPorts) + "/" + port + "/name").value_or("")) != name) {
       continue;
     }
-    Descriptor device(open(("/dev/" + port).c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC));
+    Descriptor device(::open(("/dev/" + port).c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC));
     if (!device) {
       fail_errno("cannot open the agent's port " + port);
     }
@@ -147,40 +157,103 @@ bool Agent::open_port(std::string_view name) {
   return false;
 }
 
-void Agent::attach(Descriptor port) {
-  port_ = std::move(port);
-  events_ = Descriptor(epoll_create1(EPOLL_CLOEXEC));
-  epoll_event wanted{};
-  wanted.events = EPOLLIN | EPOLLOUT | EPOLLET;
-  if (!events_ || epoll_ctl(events_.get(), EPOLL_CTL_ADD, port_.get(), &wanted) != 0) {
-    fail_errno("cannot wait for the agent's port");
+bool Agent::listen_on_vsock(unsigned port) {
+  const Descriptor device(::open("/dev/vsock", O_RDONLY | O_CLOEXEC));
+  unsigned cid = VMADDR_CID_ANY;
+  // Without a device of the machine there is nothing but the guest's own loopback.
+  if (!device || ioctl(device.get(), IOCTL_VM_SOCKETS_GET_LOCAL_CID, &cid) != 0 || cid == VMADDR_CID_ANY ||
+      cid == VMADDR_CID_LOCAL) {
+    return false;
   }
+  Descriptor listener(socket(AF_VSOCK, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  sockaddr_vm address{};
+  address.svm_family = AF_VSOCK;
+  address.svm_port = port;
+  address.svm_cid = VMADDR_CID_ANY;
+  if (!listener || bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+      ::listen(listener.get(), SOMAXCONN) != 0) {
+    fail_errno("cannot listen on the agent's vsock port " + std::to_string(port));
+  }
+  listen(std::move(listener));
+  return true;
+}
+
+bool Agent::open() { return open_port(kAgentPort) || listen_on_vsock(kAgentVsockPort); }
+
+void Agent::wait_for(const Descriptor& descriptor) {
+  if (!events_) {
+    events_ = Descriptor(epoll_create1(EPOLL_CLOEXEC));
+  }
+  epoll_event wanted{};
+  // A port without anybody at its other end would wake us without end.
+  wanted.events = EPOLLIN | EPOLLOUT | EPOLLET;
+  if (!events_ || epoll_ctl(events_.get(), EPOLL_CTL_ADD, descriptor.get(), &wanted) != 0) {
+    fail_errno("cannot wait for the agent's host");
+  }
+}
+
+void Agent::attach(Descriptor port) {
+  wait_for(port);
+  streams_.push_back({std::move(port)});
+}
+
+void Agent::listen(Descriptor listener) {
+  wait_for(listener);
+  listener_ = std::move(listener);
 }
 
 void Agent::handle() {
   epoll_event event{};
   while (epoll_wait(events_.get(), &event, 1, 0) > 0) {
   }
+  if (listener_) {
+    accept_all();
+  }
+  streams_.remove_if([this](Stream& stream) { return !serve(stream); });
+}
+
+void Agent::accept_all() {
+  for (;;) {
+    sockaddr_storage peer{};
+    socklen_t size = sizeof peer;
+    Descriptor stream(accept4(listener_.get(), reinterpret_cast<sockaddr*>(&peer), &size, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    if (!stream) {
+      return;
+    }
+    if (peer.ss_family == AF_VSOCK && reinterpret_cast<const sockaddr_vm&>(peer).svm_cid != VMADDR_CID_HOST) {
+      continue;
+    }
+    if (streams_.size() == kMostStreams) {
+      streams_.pop_front();
+    }
+    wait_for(stream);
+    streams_.push_back({std::move(stream), true});
+  }
+}
+
+bool Agent::serve(Stream& stream) {
   char data[4096];
   ssize_t count = 0;
   // A port nobody listens to reads as ended; what arrives later wakes us again.
-  while ((count = read(port_.get(), data, sizeof data)) > 0) {
-    requests_.append(data, static_cast<std::size_t>(count));
-    if (requests_.size() > kLongestLine) {
-      requests_.clear();
+  while ((count = read(stream.descriptor.get(), data, sizeof data)) > 0) {
+    stream.requests.append(data, static_cast<std::size_t>(count));
+    if (stream.requests.size() > kLongestLine) {
+      stream.requests.clear();
     }
   }
-  for (std::size_t end = 0; (end = requests_.find('\n')) != std::string::npos;) {
-    replies_ += answer(std::string_view(requests_).substr(0, end)) + "\n";
-    requests_.erase(0, end + 1);
+  const bool at_end = stream.ends && (count == 0 || errno != EAGAIN);
+  for (std::size_t end = 0; (end = stream.requests.find('\n')) != std::string::npos;) {
+    stream.replies += answer(std::string_view(stream.requests).substr(0, end)) + "\n";
+    stream.requests.erase(0, end + 1);
   }
   // A request can be here before the kernel has heard that somebody is at the other end; until then it takes no reply.
-  while (!replies_.empty() && (count = write(port_.get(), replies_.data(), replies_.size())) > 0) {
-    replies_.erase(0, static_cast<std::size_t>(count));
+  while (!stream.replies.empty() && (count = send_or_write(stream.descriptor, stream.replies)) > 0) {
+    stream.replies.erase(0, static_cast<std::size_t>(count));
   }
-  if (replies_.size() > kLongestLine) {
-    replies_.clear();  // the host does not read
+  if (stream.replies.size() > kLongestLine) {
+    stream.replies.clear();  // the host does not read
   }
+  return !at_end;
 }
 
 std::string Agent::answer(std::string_view line) {

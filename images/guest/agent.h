@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,6 +14,8 @@ namespace vmtest::guest {
 
 /// The name of the port the host talks through.
 inline constexpr const char* kAgentPort = "org.vmtest.agent";
+/// The vsock port where a machine has a vsock device instead.
+inline constexpr unsigned kAgentVsockPort = 5252;
 
 /// An SSH server's ed25519 key: the private one as OpenSSH's file has it, the public one as one line.
 struct HostKey {
@@ -39,8 +42,8 @@ struct Refresh {
 /// Answers the host over a byte stream, one JSON object a line each way: requests {"op": NAME, "id": N, ...}, replies
 /// {"id": N, "ok": true, ...} or {"id": N, "ok": false, "error": TEXT}. docs/agent.md has the operations.
 ///
-/// Made for the port of a virtio-serial device, which has no end of file: when nobody listens on the host's side it only
-/// stands still. The descriptor is to be waited for with EPOLLET, since a port without a listener is always "hung up".
+/// It serves the port of a virtio-serial device, which has no end of file: when nobody listens on the host's side it only
+/// stands still, and is always "hung up"; and those who connect to a listening socket, side by side, each until it hangs up.
 class Agent {
  public:
   /// Gives the guest's SSH server another key and returns when it has it. Throws std::runtime_error.
@@ -48,11 +51,14 @@ class Agent {
 
   explicit Agent(HostKeySetter set_host_key) : set_host_key_(std::move(set_host_key)) {}
 
-  /// Opens the port of that name ("org.vmtest.agent"); false when the machine has none (yet).
-  bool open_port(std::string_view name);
+  /// Serves the host by the device that the machine has for it, the port kAgentPort or vsock; false when it has none (yet).
+  bool open();
   /// Serves an open, non-blocking port.
   void attach(Descriptor port);
-  /// Readable (EPOLLIN) when handle() has something to do; -1 without a port.
+  /// Serves whoever connects to a listening, non-blocking stream socket. On vsock that is the host alone: programs of the guest
+  /// are turned away.
+  void listen(Descriptor listener);
+  /// Readable (EPOLLIN) when handle() has something to do; -1 without a port and a listener.
   [[nodiscard]] int descriptor() const { return events_.get(); }
   /// Answers what has arrived, and sends what could not be sent before.
   void handle();
@@ -61,11 +67,25 @@ class Agent {
   [[nodiscard]] std::string answer(std::string_view line);
 
  private:
+  struct Stream {
+    Descriptor descriptor;
+    /// Whether it is over when nothing more can be read.
+    bool ends = false;
+    std::string requests = {};
+    std::string replies = {};
+  };
+
+  bool open_port(std::string_view name);
+  bool listen_on_vsock(unsigned port);
+  void wait_for(const Descriptor& descriptor);
+  void accept_all();
+  /// Returns false when the stream has ended.
+  bool serve(Stream& stream);
+
   HostKeySetter set_host_key_;
-  Descriptor port_;
   Descriptor events_;
-  std::string requests_;
-  std::string replies_;
+  Descriptor listener_;
+  std::list<Stream> streams_;
 };
 
 /// Applies a refresh but for the host key. The random numbers come first: whoever connects afterwards must not meet the

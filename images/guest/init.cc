@@ -109,7 +109,7 @@ void Init::bring_up() {
   coldplug(modules_);
   modules_.load("evdev");
   power_button_.add_all();
-  if (agent_.open_port(kAgentPort)) {
+  if (agent_.open()) {
     timeline_.mark("agent");
   }
   timeline_.mark("drivers");

@@ -73,9 +73,9 @@ int be_the_agent() {
   Agent agent([](const HostKey& key) { set_openssh_host_key(key.private_key, key.public_key); });
   try {
     const auto end = std::chrono::steady_clock::now() + kPortWait;
-    while (!agent.open_port(kAgentPort)) {
+    while (!agent.open()) {
       if (std::chrono::steady_clock::now() > end) {
-        throw std::runtime_error(std::string("the machine has no port ") + kAgentPort);
+        throw std::runtime_error(std::string("the machine has neither a port ") + kAgentPort + " nor a vsock device");
       }
       usleep(kRootPollMicroseconds);
     }
