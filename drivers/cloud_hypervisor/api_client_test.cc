@@ -161,10 +161,10 @@ TEST_F(CloudHypervisorApiClientTest, EachCallMakesItsRequest) {
 }
 
 TEST_F(CloudHypervisorApiClientTest, TellsWhoAnswers) {
-  server_.answer(200, R"({"build_version":"v53.0-1","version":"v53.0","pid":42,"features":["kvm","io_uring"]})");
+  server_.answer(200, R"({"build_version":"v53.0-1","version":"53.0.0","pid":42,"features":["kvm","io_uring"]})");
   const Ping ping = client_.ping(soon());
   EXPECT_EQ(server_.asked(), "GET /api/v1/vmm.ping");
-  EXPECT_EQ(ping.version, "v53.0");
+  EXPECT_EQ(ping.version, "53.0.0");
   EXPECT_EQ(ping.pid, 42);
   EXPECT_EQ(ping.features, (std::vector<std::string>{"kvm", "io_uring"}));
 }

@@ -1,7 +1,7 @@
 // What is Cloud Hypervisor's own about its driver, beside what drivers/contract tries on all: with what stands in for it where
 // VMTEST_CLOUD_HYPERVISOR names none, and a kernel that halts.
 
-#include "vmtest/cloud_hypervisor_driver.h"
+#include "cloud_hypervisor/cloud_hypervisor_driver_fixture.h"
 
 #include <gtest/gtest.h>
 
@@ -25,73 +25,6 @@ namespace {
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
 using nlohmann::json;
-
-std::string failure_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
-
-class CloudHypervisorDriverTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    ::setenv(kVariable, VMTEST_SIMULATED_CLOUD_HYPERVISOR, 0);
-    named_ = std::getenv(kVariable);
-    if (const auto why = driver_.unavailable_reason()) GTEST_SKIP() << *why;
-    if (const Support tap = driver_.support(Capability::Tap); !tap.supported()) GTEST_SKIP() << tap.why;
-  }
-  void TearDown() override {
-    if (vm_) driver_.destroy(*vm_);
-    ::setenv(kVariable, named_.c_str(), 1);
-  }
-
-  [[nodiscard]] PrepareRequest request() const {
-    PrepareRequest request;
-    request.name = "probe";
-    request.vms_dir = folder_.path() / "vms";
-    request.nics = {{.kind = NicKind::Tap, .mac_address = "52:54:00:12:34:56"}};
-    return request;
-  }
-  [[nodiscard]] MachineConfig machine() const {
-    MachineConfig machine;
-    machine.architecture = host_architecture();
-    machine.memory_mib = 64;
-    machine.kernel = testing::halting_kernel();
-    machine.nics = request().nics;
-    return machine;
-  }
-  const VmHandle& prepare() { return *(vm_ = driver_.prepare(request())); }
-  /// From now on that is Cloud Hypervisor.
-  void stand_in(const std::string& script) {
-    const fs::path program = folder_.path() / "program";
-    write_file(program, "#!/bin/sh\n" + script + "\n", 0700);
-    ::setenv(kVariable, program.c_str(), 1);
-  }
-
-  static constexpr const char* kVariable = "VMTEST_CLOUD_HYPERVISOR";
-  TemporaryDirectory folder_;
-  std::string named_;
-  CloudHypervisorDriver driver_;
-  std::optional<VmHandle> vm_;
-};
-
-TEST_F(CloudHypervisorDriverTest, ProgramThatIsNotThereIsNamed) {
-  ::setenv(kVariable, "/nonexistent/cloud-hypervisor", 1);
-  EXPECT_EQ(driver_.unavailable_reason(), "VMTEST_CLOUD_HYPERVISOR=/nonexistent/cloud-hypervisor is no program");
-}
-
-TEST_F(CloudHypervisorDriverTest, ProgramThatEndsAtOnceIsQuoted) {
-  stand_in("echo its own complaint >&2; exit 3");
-  const std::string why = failure_of([&] { (void)driver_.start(prepare(), machine()); });
-  EXPECT_NE(why.find("exit code 3"), std::string::npos) << why;
-  EXPECT_NE(why.find("its own complaint"), std::string::npos) << why;
-  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
-  driver_.destroy(*vm_);
-  EXPECT_FALSE(fs::exists(vm_->work_dir));
-}
 
 TEST_F(CloudHypervisorDriverTest, NetworkItDoesNotHaveIsRefusedAndNothingIsLeft) {
   PrepareRequest user = request();

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -13,6 +14,7 @@
 #include "vmtest/error.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/process.h"
+#include "vmtest/host/text.h"
 
 namespace vmtest::cloud_hypervisor {
 namespace {
@@ -41,6 +43,20 @@ VmState state_of(State state) {
       return VmState::Stopped;
   }
   return VmState::Failed;
+}
+
+/// Since this one, disks are told their format and whether they may have a backing file.
+constexpr int kOldestMajor = 51;
+
+/// "53.0.0": throws when it is too old, or no version.
+void require_version(const std::string& version) {
+  int major = 0;
+  if (std::sscanf(version.c_str(), "%d.", &major) != 1)
+    throw Error("Cloud Hypervisor calls its version \"" + sanitize_console(version) + "\", which is none");
+  if (major < kOldestMajor) {
+    throw Unsupported("Cloud Hypervisor v" + sanitize_console(version) + " is too old: disks are told their format since v" +
+                      std::to_string(kOldestMajor));
+  }
 }
 
 /// A description whose disks of those ids are those files.
@@ -160,10 +176,12 @@ void ApiVm::launch(const MachineConfig& machine) {
 
 void ApiVm::run(SupervisedProcess process, const std::function<void()>& begin) {
   spawn(std::move(process), [&] {
+    std::string version;
     await_up([&] {
-      (void)api_.ping(Deadline::after(kAnswerTime));
+      version = api_.ping(Deadline::after(kAnswerTime)).version;
       return true;
     });
+    require_version(version);
     begin();
     const VmState now = running_state(Deadline::after(kAnswerTime));
     if (now != VmState::Running) throw Error("Cloud Hypervisor started, but its VM is " + std::string(to_string(now)));

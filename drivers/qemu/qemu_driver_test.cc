@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <thread>
 
+#include "failure.h"
 #include "qmp_client.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
@@ -29,18 +30,10 @@ namespace {
 namespace fs = std::filesystem;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+using testing::failure_of;
 using testing::wait_until;
 
 Deadline soon() { return Deadline::after(seconds(20)); }
-
-std::string failure_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
 
 class QemuDriverTest : public ::testing::Test {
  protected:

@@ -8,12 +8,14 @@
 #include <functional>
 #include <thread>
 
+#include "failure.h"
 #include "vmtest/host/socket.h"
 
 namespace vmtest {
 namespace {
 
 using nlohmann::json;
+using testing::failure_of;
 
 Deadline soon() { return Deadline::after(std::chrono::seconds(20)); }
 
@@ -99,15 +101,6 @@ class FakeQemu {
   bool running_ = true;
   std::thread thread_;
 };
-
-std::string failure_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
 
 TEST(QmpClientTest, NegotiatesAndReadsTheVersion) {
   FakeQemu qemu;

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "failure.h"
+#include "halting_kernel.h"
+#include "vmtest/cloud_hypervisor_driver.h"
+#include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/types.h"
+
+namespace vmtest {
+
+using testing::failure_of;
+
+/// With what stands in for Cloud Hypervisor where VMTEST_CLOUD_HYPERVISOR names none, and a kernel that halts.
+class CloudHypervisorDriverTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ::setenv(kVariable, VMTEST_SIMULATED_CLOUD_HYPERVISOR, 0);
+    named_ = std::getenv(kVariable);
+    if (const auto why = driver_.unavailable_reason()) GTEST_SKIP() << *why;
+    if (const Support tap = driver_.support(Capability::Tap); !tap.supported()) GTEST_SKIP() << tap.why;
+  }
+  void TearDown() override {
+    if (vm_) driver_.destroy(*vm_);
+    ::setenv(kVariable, named_.c_str(), 1);
+  }
+
+  [[nodiscard]] PrepareRequest request() const {
+    PrepareRequest request;
+    request.name = "probe";
+    request.vms_dir = folder_.path() / "vms";
+    request.nics = {{.kind = NicKind::Tap, .mac_address = "52:54:00:12:34:56"}};
+    return request;
+  }
+  [[nodiscard]] MachineConfig machine() const {
+    MachineConfig machine;
+    machine.architecture = host_architecture();
+    machine.memory_mib = 64;
+    machine.kernel = testing::halting_kernel();
+    machine.nics = request().nics;
+    return machine;
+  }
+  const VmHandle& prepare() { return *(vm_ = driver_.prepare(request())); }
+  /// From now on that is Cloud Hypervisor.
+  void stand_in(const std::string& script) {
+    const std::filesystem::path program = folder_.path() / "program";
+    write_file(program, "#!/bin/sh\n" + script + "\n", 0700);
+    ::setenv(kVariable, program.c_str(), 1);
+  }
+
+  /// What a start says when Cloud Hypervisor has that fault, see broken-server.
+  std::string failure_with(const std::string& fault) {
+    stand_in(std::string("exec ") + VMTEST_BROKEN_CLOUD_HYPERVISOR + " " + fault + " \"$@\"");
+    return failure_of([&] { (void)driver_.start(prepare(), machine()); });
+  }
+
+  static constexpr const char* kVariable = "VMTEST_CLOUD_HYPERVISOR";
+  TemporaryDirectory folder_;
+  std::string named_;
+  CloudHypervisorDriver driver_;
+  std::optional<VmHandle> vm_;
+};
+
+}  // namespace vmtest

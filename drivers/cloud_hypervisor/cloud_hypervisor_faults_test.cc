@@ -1,0 +1,123 @@
+// Programs that are not there, not the right ones, or break: each a clear error, the VM's state true afterwards, and nothing
+// left.
+
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <chrono>
+#include <cstdlib>
+
+#include "cloud_hypervisor/cloud_hypervisor_driver_fixture.h"
+#include "vmtest/error.h"
+#include "vmtest/supervisor.h"
+
+namespace vmtest {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace std::chrono_literals;
+
+using CloudHypervisorFaultsTest = CloudHypervisorDriverTest;
+
+TEST_F(CloudHypervisorFaultsTest, ProgramThatIsNotThereIsNamed) {
+  ::setenv(kVariable, "/nonexistent/cloud-hypervisor", 1);
+  EXPECT_EQ(driver_.unavailable_reason(), "VMTEST_CLOUD_HYPERVISOR=/nonexistent/cloud-hypervisor is no program");
+}
+
+TEST_F(CloudHypervisorFaultsTest, ProgramThatEndsAtOnceIsQuoted) {
+  stand_in("echo its own complaint >&2; exit 3");
+  const std::string why = failure_of([&] { (void)driver_.start(prepare(), machine()); });
+  EXPECT_NE(why.find("exit code 3"), std::string::npos) << why;
+  EXPECT_NE(why.find("its own complaint"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+  driver_.destroy(*vm_);
+  EXPECT_FALSE(fs::exists(vm_->work_dir));
+}
+
+TEST_F(CloudHypervisorFaultsTest, OldVersionIsRefused) {
+  const std::string why = failure_with("version");
+  EXPECT_NE(why.find("Cloud Hypervisor v48.0.0 is too old: disks are told their format since v51"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(CloudHypervisorFaultsTest, VersionThatIsNoneIsQuoted) {
+  const std::string why = failure_with("no-version");
+  EXPECT_NE(why.find("\"nightly\", which is none"), std::string::npos) << why;
+}
+
+TEST_F(CloudHypervisorFaultsTest, ServerThatNeverAnswersIsGivenUp) {
+  const std::string why = failure_with("silence");
+  EXPECT_NE(why.find(": no whole answer in time"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(CloudHypervisorFaultsTest, AnswerThatIsGarbageIsAnError) {
+  const std::string why = failure_with("garbage");
+  EXPECT_NE(why.find("vm.create to "), std::string::npos) << why;
+  EXPECT_NE(why.find("the answer is no HTTP, or ends in the middle"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(CloudHypervisorFaultsTest, AnswerThatIsCutShortIsAnError) {
+  const std::string why = failure_with("cut-short");
+  EXPECT_NE(why.find("the answer is no HTTP, or ends in the middle"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(CloudHypervisorFaultsTest, ReasonsOfARefusalAreQuoted) {
+  const std::string why = failure_with("errors");
+  EXPECT_NE(why.find("refuses vm.boot (500): Error from API: The VM could not boot: Cannot load the kernel"), std::string::npos)
+      << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(CloudHypervisorFaultsTest, RefusalOfAnotherFormIsQuoted) {
+  const std::string why = failure_with("other-error");
+  EXPECT_NE(why.find("refuses vm.boot (500): {\"error\": \"of its own kind\"}"), std::string::npos) << why;
+}
+
+TEST_F(CloudHypervisorFaultsTest, DeathBetweenCreateAndBootIsToldInItsLastWords) {
+  const std::string why = failure_with("dies-before-boot");
+  EXPECT_NE(why.find("exit code 9"), std::string::npos) << why;
+  EXPECT_NE(why.find("the last words"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+  driver_.destroy(*vm_);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Destroyed);
+  EXPECT_FALSE(fs::exists(vm_->work_dir));
+  EXPECT_FALSE(fs::exists(vm_->runtime_dir));
+}
+
+TEST_F(CloudHypervisorFaultsTest, VmThatDoesNotRunAfterItsBootIsAnError) {
+  const std::string why = failure_with("not-running");
+  EXPECT_NE(why.find("its VM is starting"), std::string::npos) << why;
+}
+
+TEST_F(CloudHypervisorFaultsTest, VmKilledFromOutsideIsFailed) {
+  (void)driver_.start(prepare(), machine());
+  ::kill(SupervisorConnection::connect(vm_->supervisor_socket())->status().processes.at("cloud-hypervisor"), SIGKILL);
+  const auto exit = driver_.wait_exit(*vm_, 20s);
+  ASSERT_TRUE(exit);
+  EXPECT_FALSE(exit->orderly);
+  EXPECT_NE(exit->how.find("signal 9"), std::string::npos) << exit->how;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+  EXPECT_THROW((void)driver_.suspend(*vm_), Error);
+}
+
+TEST_F(CloudHypervisorFaultsTest, SecondVmOfANameIsRefusedAndTheFirstStays) {
+  (void)driver_.start(prepare(), machine());
+  const std::string why = failure_of([&] { (void)driver_.prepare(request()); });
+  EXPECT_NE(why.find("probe"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+}
+
+TEST_F(CloudHypervisorFaultsTest, PathThatIsNoTextOfJsonIsAnError) {
+  MachineConfig odd = machine();
+  odd.disks = {{.path = "/no/\xff/text.raw", .format = DiskFormat::Raw, .id = "root"}};
+  const std::string why = failure_of([&] { (void)driver_.start(prepare(), odd); });
+  EXPECT_NE(why.find("cannot start VM \"probe\""), std::string::npos) << why;
+  EXPECT_NE(why.find("UTF-8"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+}  // namespace
+}  // namespace vmtest
