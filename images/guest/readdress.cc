@@ -1,9 +1,11 @@
 #include "guest/readdress.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
@@ -55,6 +57,15 @@ std::optional<AddressChange> remembered_change() {
   return AddressChange{lines[0], lines[1], lines[2], lines[3]};
 }
 
+/// A guest whose power fails must not come back with its parent's address.
+void write_through(const std::string& path, std::string_view content, mode_t permissions) {
+  write_file(path, content, permissions);
+  const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file || fsync(file.get()) != 0) {
+    fail_errno("cannot bring " + path + " to the disk");
+  }
+}
+
 void change_file(const std::string& path, const AddressChange& change) {
   const std::optional<std::string> before = find_file(path);
   if (!before) {
@@ -66,7 +77,7 @@ void change_file(const std::string& path, const AddressChange& change) {
   }
   struct stat info {};
   if (after != *before && stat(path.c_str(), &info) == 0) {
-    write_file(path, after, info.st_mode & 07777U);
+    write_through(path, after, info.st_mode & 07777U);
   }
 }
 
@@ -106,8 +117,9 @@ void readdress(const AddressChange& change) {
   if (reads_seed_at_each_boot()) {
     // The seed has the address of the first guest, however many forks ago.
     const AddressChange first = remembered_change().value_or(change);
-    write_file(kChangeFile,
-               first.old_address + "\n" + change.new_address + "\n" + first.old_gateway + "\n" + change.new_gateway + "\n", 0644);
+    write_through(kChangeFile,
+                  first.old_address + "\n" + change.new_address + "\n" + first.old_gateway + "\n" + change.new_gateway + "\n",
+                  0644);
   }
 }
 
