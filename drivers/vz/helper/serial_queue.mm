@@ -1,0 +1,27 @@
+#include "serial_queue.h"
+
+#import <Foundation/Foundation.h>
+
+#include <exception>
+
+namespace vmtest::vz {
+
+SerialQueue::SerialQueue() : queue_(dispatch_queue_create("org.vmtest.vz-helper", DISPATCH_QUEUE_SERIAL)) {}
+
+void SerialQueue::sync(const std::function<void()>& work) {
+  // An exception must not pass through the queue's own code.
+  __block std::exception_ptr failure;
+  const std::function<void()>* const borrowed = &work;
+  dispatch_sync(queue_, ^{
+    @autoreleasepool {
+      try {
+        (*borrowed)();
+      } catch (...) {
+        failure = std::current_exception();
+      }
+    }
+  });
+  if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace vmtest::vz
