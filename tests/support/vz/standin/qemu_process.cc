@@ -21,6 +21,11 @@ constexpr seconds kAnswer{60};
 constexpr seconds kMigration{600};
 constexpr std::chrono::hours kLongest{24 * 365};
 
+/// A member of an event's data, which not every event has.
+std::string text(const QmpEvent& event, const char* name) {
+  return event.data.is_object() ? event.data.value(name, "") : std::string();
+}
+
 }  // namespace
 
 QemuProcess::QemuProcess(Options options) : options_(std::move(options)), bridge_stop_(make_pipe()) {
@@ -48,7 +53,7 @@ void QemuProcess::watch() {
   std::string failure = "QEMU ended";
   try {
     const auto event = monitor_->wait_event("SHUTDOWN", Deadline::after(kLongest));
-    if (event && event->data.value("guest", false)) failure.clear();
+    if (event && event->data.is_object() && event->data.value("guest", false)) failure.clear();
   } catch (const std::exception& error) {
     failure = error.what();
   }
@@ -58,12 +63,11 @@ void QemuProcess::watch() {
 void QemuProcess::await_migration(const char* what) {
   const Deadline deadline = Deadline::after(kMigration);
   const auto ended = [](const QmpEvent& event) {
-    const std::string status = event.data.value("status", "");
-    return event.name == "MIGRATION" && (status == "completed" || status == "failed");
+    return event.name == "MIGRATION" && (text(event, "status") == "completed" || text(event, "status") == "failed");
   };
   const auto event = monitor_->wait_event(ended, deadline);
   if (!event) throw Timeout(std::string(what) + " took too long");
-  if (event->data.value("status", "") == "failed") throw Error(std::string(what) + " failed");
+  if (text(*event, "status") == "failed") throw Error(std::string(what) + " failed");
 }
 
 void QemuProcess::save(const std::string& path) {
@@ -73,7 +77,12 @@ void QemuProcess::save(const std::string& path) {
   command("migrate-set-capabilities", {{"capabilities", json::array({{{"capability", "events"}, {"state", true}}})}});
   monitor_->pass_descriptor("state", file.get(), Deadline::after(kAnswer));
   command("migrate", {{"uri", "fd:state"}});
-  await_migration("saving");
+  try {
+    await_migration("saving");
+  } catch (const std::exception&) {
+    ::unlink(partial.c_str());
+    throw;
+  }
   if (::rename(partial.c_str(), path.c_str()) != 0) throw_errno("cannot write " + path);
 }
 
@@ -97,7 +106,7 @@ void QemuProcess::attach_usb(const std::string& id, const json& block_node) {
 
 void QemuProcess::detach_usb(const std::string& id) {
   command("device_del", {{"id", id}});
-  const auto gone = [&](const QmpEvent& event) { return event.name == "DEVICE_DELETED" && event.data.value("device", "") == id; };
+  const auto gone = [&](const QmpEvent& event) { return event.name == "DEVICE_DELETED" && text(event, "device") == id; };
   if (!monitor_->wait_event(gone, Deadline::after(kAnswer))) throw Timeout("the guest keeps the disk " + id);
   command("blockdev-del", {{"node-name", id}});
 }

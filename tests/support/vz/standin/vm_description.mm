@@ -137,7 +137,9 @@ class Describer {
     } else {
       auto* const handles = (VZFileHandleSerialPortAttachment*)attachment;
       file = {{"out", pass_as_path([[handles fileHandleForWriting] fileDescriptor])},
-              {"in", pass_as_path([[handles fileHandleForReading] fileDescriptor])}};
+              {"in", pass_as_path([[handles fileHandleForReading] fileDescriptor])},
+              // A pipe cannot be emptied, which QEMU would do otherwise.
+              {"append", true}};
     }
     // The command line of QEMU 7.2 cannot say what such a file reads from.
     description_.commands.emplace_back(
