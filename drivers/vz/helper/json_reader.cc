@@ -9,6 +9,16 @@ namespace vmtest::vz {
 
 using nlohmann::json;
 
+namespace {
+
+bool is_in_range(const json& value, std::uint64_t least, std::uint64_t most) {
+  if (!value.is_number_integer() || (!value.is_number_unsigned() && value.get<std::int64_t>() < 0)) return false;
+  const auto number = value.get<std::uint64_t>();
+  return number >= least && number <= most;
+}
+
+}  // namespace
+
 JsonReader::JsonReader(const json& value, std::string where) : value_(&value), where_(std::move(where)) {
   if (!value.is_object()) throw ApiError(kBadRequest, (where_.empty() ? "the body" : where_) + ": must be a JSON object");
 }
@@ -69,7 +79,7 @@ bool JsonReader::boolean_or(const std::string& key, bool fallback) {
 
 std::uint64_t JsonReader::number(const std::string& key, std::uint64_t least, std::uint64_t most) {
   const json& value = get(key);
-  if (!value.is_number_unsigned() || value.get<std::uint64_t>() < least || value.get<std::uint64_t>() > most) {
+  if (!is_in_range(value, least, most)) {
     refuse(key, "must be a whole number from " + std::to_string(least) + " to " + std::to_string(most) + ", not " + value.dump());
   }
   return value.get<std::uint64_t>();
@@ -115,7 +125,7 @@ std::vector<std::uint64_t> JsonReader::numbers(const std::string& key, std::uint
   if (!value->is_array()) refuse(key, "must be an array");
   std::vector<std::uint64_t> numbers;
   for (const json& element : *value) {
-    if (!element.is_number_unsigned() || element.get<std::uint64_t>() < least || element.get<std::uint64_t>() > most) {
+    if (!is_in_range(element, least, most)) {
       refuse(key, "must hold whole numbers from " + std::to_string(least) + " to " + std::to_string(most) + ", not " + element.dump());
     }
     numbers.push_back(element.get<std::uint64_t>());

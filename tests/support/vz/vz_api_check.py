@@ -128,7 +128,9 @@ class Uses:
         command = [clang, "-x", "objective-c++", "-std=c++20", "-fblocks", "-fobjc-runtime=macosx-13", "-O0", "-S"]
         command += ["-emit-llvm", "-o", "-", "-I", str(include), *flags, str(source)]
         code = run_clang(command)
-        self.selectors = set(re.findall(r'^@OBJC_METH_VAR_NAME_\S* = .* c"(.*)\\00"', code, re.MULTILINE))
+        names = set(re.findall(r'^@OBJC_METH_VAR_NAME_\S* = .* c"(.*)\\00"', code, re.MULTILINE))
+        # Instance variables of the helper's own classes have their names in the same place.
+        self.selectors = names - set(re.findall(r'^@"OBJC_IVAR_\$_\w+\.(\w+)"', code, re.MULTILINE))
         self.classes = set(re.findall(r'^@"OBJC_CLASS_\$_(\w+)" = external', code, re.MULTILINE))
 
 
