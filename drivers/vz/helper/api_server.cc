@@ -132,8 +132,8 @@ void ApiServer::route(httplib::Server& server) {
   }
   server.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
     if (!response.body.empty()) return;
-    const std::string what = response.status == 404 ? "there is no call " + request.method + " " + request.path
-                                                    : "the request cannot be read";
+    const std::string what =
+        response.status == 404 ? "there is no call " + request.method + " " + request.path : "the request cannot be read";
     response.set_content(dump(json::array({what})), kJson);
   });
 }

@@ -32,7 +32,8 @@ Handle<VZPlatformConfiguration*> make_mac_platform(const Platform& platform) {
   const auto model = adopt([[VZMacHardwareModel alloc] initWithDataRepresentation:read_data(platform.hardware_model)]);
   if (!model) throw ApiError(kBadRequest, "platform.hardware_model: no hardware model is in " + platform.hardware_model);
   if (![model.get() isSupported]) throw ApiError(kNotOffered, "platform.hardware_model: this host does not support that model");
-  const auto identifier = adopt([[VZMacMachineIdentifier alloc] initWithDataRepresentation:read_data(platform.machine_identifier)]);
+  const auto identifier =
+      adopt([[VZMacMachineIdentifier alloc] initWithDataRepresentation:read_data(platform.machine_identifier)]);
   if (!identifier) {
     throw ApiError(kBadRequest, "platform.machine_identifier: no machine identifier is in " + platform.machine_identifier);
   }

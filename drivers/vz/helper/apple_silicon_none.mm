@@ -1,5 +1,5 @@
-#include "apple_silicon.h"
 #include "api_error.h"
+#include "apple_silicon.h"
 
 namespace vmtest::vz {
 namespace {

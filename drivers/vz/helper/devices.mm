@@ -16,8 +16,8 @@ Handle<VZSerialPortAttachment*> make_relay_attachment(const PortRelay& relay) {
 
 Handle<VZSerialPortAttachment*> make_serial_attachment(const Serial& serial, std::vector<std::unique_ptr<PortRelay>>& relays) {
   if (serial.kind == Serial::Kind::Socket) {
-    relays.push_back(std::make_unique<PortRelay>(
-        PortRelay::Options{.socket = serial.socket, .log = serial.log, .append = serial.append, .unread = PortRelay::Unread::Drop}));
+    relays.push_back(std::make_unique<PortRelay>(PortRelay::Options{
+        .socket = serial.socket, .log = serial.log, .append = serial.append, .unread = PortRelay::Unread::Drop}));
     return make_relay_attachment(*relays.back());
   }
   NSError* error = nil;

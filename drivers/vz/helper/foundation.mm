@@ -51,7 +51,8 @@ void write_data(const std::string& path, NSData* data) {
 std::vector<std::string> error_chain(NSError* error) {
   std::vector<std::string> chain;
   for (int depth = 0; error != nil && depth < kDeepest; ++depth) {
-    std::string message = to_text([error domain]) + " " + std::to_string([error code]) + ": " + to_text([error localizedDescription]);
+    std::string message =
+        to_text([error domain]) + " " + std::to_string([error code]) + ": " + to_text([error localizedDescription]);
     const std::string reason = to_text([error localizedFailureReason]);
     if (!reason.empty()) message += " (" + reason + ")";
     chain.push_back(std::move(message));

@@ -52,7 +52,9 @@ std::string JsonReader::string(const std::string& key) {
   return text;
 }
 
-std::string JsonReader::string_or(const std::string& key, const std::string& fallback) { return has(key) ? string(key) : fallback; }
+std::string JsonReader::string_or(const std::string& key, const std::string& fallback) {
+  return has(key) ? string(key) : fallback;
+}
 
 std::string JsonReader::path(const std::string& key) {
   std::string path = string(key);
@@ -65,7 +67,8 @@ std::string JsonReader::path_or_empty(const std::string& key) { return has(key) 
 std::string JsonReader::socket_path(const std::string& key) {
   std::string text = path(key);
   if (text.size() > kLongestSocketPath) {
-    refuse(key, "has " + std::to_string(text.size()) + " bytes, and a Unix socket's path up to " + std::to_string(kLongestSocketPath));
+    refuse(key,
+           "has " + std::to_string(text.size()) + " bytes, and a Unix socket's path up to " + std::to_string(kLongestSocketPath));
   }
   return text;
 }
@@ -126,7 +129,8 @@ std::vector<std::uint64_t> JsonReader::numbers(const std::string& key, std::uint
   std::vector<std::uint64_t> numbers;
   for (const json& element : *value) {
     if (!is_in_range(element, least, most)) {
-      refuse(key, "must hold whole numbers from " + std::to_string(least) + " to " + std::to_string(most) + ", not " + element.dump());
+      refuse(key,
+             "must hold whole numbers from " + std::to_string(least) + " to " + std::to_string(most) + ", not " + element.dump());
     }
     numbers.push_back(element.get<std::uint64_t>());
   }

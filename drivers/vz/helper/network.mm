@@ -33,7 +33,8 @@ Handle<VZNetworkDeviceAttachment*> make_bridged_attachment(const std::string& na
     }
     list += (list.empty() ? "" : ", ") + identifier;
   }
-  throw ApiError(kBadRequest, "nics: there is no interface '" + name + "' to bridge to; there are: " + (list.empty() ? "none" : list));
+  throw ApiError(kBadRequest,
+                 "nics: there is no interface '" + name + "' to bridge to; there are: " + (list.empty() ? "none" : list));
 }
 
 Handle<VZNetworkDeviceAttachment*> make_attachment(const Nic& nic, std::vector<DatagramPair>& sockets) {

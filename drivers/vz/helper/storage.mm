@@ -42,9 +42,10 @@ Handle<VZStorageDeviceAttachment*> make_attachment(const Disk& disk, const OsVer
   switch (disk.source) {
     case Disk::Source::Image:
       if (version < OsVersion{12, 0}) {
-        attachment = adopt<VZStorageDeviceAttachment*>([[VZDiskImageStorageDeviceAttachment alloc] initWithURL:file_url(disk.location)
-                                                                                                     readOnly:disk.read_only
-                                                                                                        error:&error]);
+        attachment =
+            adopt<VZStorageDeviceAttachment*>([[VZDiskImageStorageDeviceAttachment alloc] initWithURL:file_url(disk.location)
+                                                                                             readOnly:disk.read_only
+                                                                                                error:&error]);
       } else {
         attachment = adopt<VZStorageDeviceAttachment*>([[VZDiskImageStorageDeviceAttachment alloc]
                     initWithURL:file_url(disk.location)
@@ -90,7 +91,8 @@ Handle<VZStorageDeviceConfiguration*> make_storage_device(const Disk& disk, cons
       return adopt<VZStorageDeviceConfiguration*>(
           [[VZNVMExpressControllerDeviceConfiguration alloc] initWithAttachment:attachment.get()]);
     case Disk::Kind::Usb:
-      return adopt<VZStorageDeviceConfiguration*>([[VZUSBMassStorageDeviceConfiguration alloc] initWithAttachment:attachment.get()]);
+      return adopt<VZStorageDeviceConfiguration*>(
+          [[VZUSBMassStorageDeviceConfiguration alloc] initWithAttachment:attachment.get()]);
     case Disk::Kind::VirtioBlk:
       break;
   }

@@ -69,7 +69,8 @@ void parse_source(JsonReader& reader, Disk& disk) {
     disk.location = reader.string("nbd");
     const std::string scheme = disk.location.substr(0, disk.location.find("://"));
     if (scheme != "nbd" && scheme != "nbds" && scheme != "nbd+unix" && scheme != "nbds+unix") {
-      reader.refuse("nbd", "must be a URL that starts with nbd://, nbds://, nbd+unix:// or nbds+unix://, not '" + disk.location + "'");
+      reader.refuse("nbd",
+                    "must be a URL that starts with nbd://, nbds://, nbd+unix:// or nbds+unix://, not '" + disk.location + "'");
     }
     disk.timeout_ms = reader.number_or("timeout_ms", 1, 3'600'000, disk.timeout_ms);
   } else {
@@ -78,8 +79,7 @@ void parse_source(JsonReader& reader, Disk& disk) {
   }
   disk.read_only = reader.boolean_or("read_only", false);
   if (image) {
-    disk.synchronization =
-        static_cast<Disk::Synchronization>(reader.choice_or("synchronization", {"full", "fsync", "none"}, 1));
+    disk.synchronization = static_cast<Disk::Synchronization>(reader.choice_or("synchronization", {"full", "fsync", "none"}, 1));
   } else {
     // The framework knows only these two for what is no file.
     const bool none = reader.choice_or("synchronization", {"full", "none"}, 0) == 1;
@@ -133,7 +133,8 @@ Serial parse_serial(JsonReader reader) {
 
 ConsolePort parse_console_port(JsonReader reader) {
   ConsolePort port{reader.string("name"), reader.socket_path("socket")};
-  if (!is_identifier(port.name, 64)) reader.refuse("name", "must be 1 to 64 letters, digits, '-', '_' and '.', not '" + port.name + "'");
+  if (!is_identifier(port.name, 64))
+    reader.refuse("name", "must be 1 to 64 letters, digits, '-', '_' and '.', not '" + port.name + "'");
   reader.finish();
   return port;
 }

@@ -42,9 +42,8 @@ struct Connected {
 }  // namespace
 
 VsockDevice::VsockDevice(const Vsock& config, VZVirtualMachine* machine, SerialQueue& queue) : config_(config), queue_(queue) {
-  queue_.sync([&] {
-    device_ = Handle<VZVirtioSocketDevice*>::share((VZVirtioSocketDevice*)[[machine socketDevices] objectAtIndex:0]);
-  });
+  queue_.sync(
+      [&] { device_ = Handle<VZVirtioSocketDevice*>::share((VZVirtioSocketDevice*)[[machine socketDevices] objectAtIndex:0]); });
   // Clients can come from here on.
   proxy_.emplace(config_.socket, [this](std::uint32_t port) { return connect(port); });
   delegate_ = adopt([[VmtestSocketDelegate alloc] init]);

@@ -8,8 +8,8 @@
 #include "boot.h"
 #include "completion.h"
 #include "devices.h"
-#include "host_features.h"
 #include "foundation.h"
+#include "host_features.h"
 #include "network.h"
 #include "storage.h"
 
@@ -254,7 +254,8 @@ void VzMachine::set_balloon(std::uint64_t mib) {
 }
 
 VZUSBController* VzMachine::usb_controller() {
-  if (!config_.usb_controller) throw ApiError(kConflict, "the VM has no USB controller; its configuration says whether it has one");
+  if (!config_.usb_controller)
+    throw ApiError(kConflict, "the VM has no USB controller; its configuration says whether it has one");
   require_state([machine_.get() state] == VZVirtualMachineStateRunning, "USB disks come and go while it is Running");
   return [[machine_.get() usbControllers] objectAtIndex:0];
 }

@@ -29,7 +29,8 @@ std::string text(const QmpEvent& event, const char* name) {
 }  // namespace
 
 QemuProcess::QemuProcess(Options options) : options_(std::move(options)), bridge_stop_(make_pipe()) {
-  const ProcessOptions start{.argv = options_.arguments, .standard_error = STDERR_FILENO, .pass_descriptors = options_.descriptors};
+  const ProcessOptions start{
+      .argv = options_.arguments, .standard_error = STDERR_FILENO, .pass_descriptors = options_.descriptors};
   process_ = ChildProcess::start(start);
   options_.ends.clear();
   monitor_ = std::make_unique<QmpClient>(std::move(options_.monitor), Deadline::after(kAnswer));

@@ -46,25 +46,25 @@ BOOL fail(NSError** error, NSInteger code, const std::string& description, const
 }  // namespace vmtest::vz::standin
 
 // A property held by name. Getter, setter.
-#define VMTEST_STANDIN_OBJECT(Type, getter, setter) \
-  -(Type)getter { \
+#define VMTEST_STANDIN_OBJECT(Type, getter, setter)              \
+  -(Type)getter {                                                \
     return (Type)vmtest::vz::standin::get_object(self, #getter); \
-  } \
-  -(void)setter : (Type)value { \
-    vmtest::vz::standin::set_object(self, #getter, (id)value); \
+  }                                                              \
+  -(void)setter : (Type)value {                                  \
+    vmtest::vz::standin::set_object(self, #getter, (id)value);   \
   }
-#define VMTEST_STANDIN_NUMBER(Type, getter, setter) \
-  -(Type)getter { \
-    return static_cast<Type>(vmtest::vz::standin::get_number(self, #getter)); \
-  } \
-  -(void)setter : (Type)value { \
+#define VMTEST_STANDIN_NUMBER(Type, getter, setter)                             \
+  -(Type)getter {                                                               \
+    return static_cast<Type>(vmtest::vz::standin::get_number(self, #getter));   \
+  }                                                                             \
+  -(void)setter : (Type)value {                                                 \
     vmtest::vz::standin::set_number(self, #getter, static_cast<double>(value)); \
   }
-#define VMTEST_STANDIN_READ_OBJECT(Type, getter) \
-  -(Type)getter { \
+#define VMTEST_STANDIN_READ_OBJECT(Type, getter)                 \
+  -(Type)getter {                                                \
     return (Type)vmtest::vz::standin::get_object(self, #getter); \
   }
-#define VMTEST_STANDIN_READ_NUMBER(Type, getter) \
-  -(Type)getter { \
+#define VMTEST_STANDIN_READ_NUMBER(Type, getter)                              \
+  -(Type)getter {                                                             \
     return static_cast<Type>(vmtest::vz::standin::get_number(self, #getter)); \
   }

@@ -93,10 +93,11 @@ std::string check_devices(VZVirtualMachineConfiguration* configuration) {
     });
   }
   if (reason.empty()) {
-    reason = check_each([configuration directorySharingDevices], [&](VZVirtioFileSystemDeviceConfiguration* device) -> std::string {
-      if (!tags.insert(to_text([device tag])).second) return "Two directory sharing devices have one tag.";
-      return check_share(device);
-    });
+    reason =
+        check_each([configuration directorySharingDevices], [&](VZVirtioFileSystemDeviceConfiguration* device) -> std::string {
+          if (!tags.insert(to_text([device tag])).second) return "Two directory sharing devices have one tag.";
+          return check_share(device);
+        });
   }
   if (reason.empty() && [[configuration socketDevices] count] > 1) reason = "There is more than one socket device.";
   if (reason.empty() && [[configuration memoryBalloonDevices] count] > 1) reason = "There is more than one memory balloon.";
@@ -125,8 +126,9 @@ std::string check_devices(VZVirtualMachineConfiguration* configuration) {
                          [self CPUCount] > [VZVirtualMachineConfiguration maximumAllowedCPUCount])) {
     reason = "The number of CPUs is out of range.";
   }
-  if (reason.empty() && ([self memorySize] % kMib != 0 || [self memorySize] < [VZVirtualMachineConfiguration minimumAllowedMemorySize] ||
-                         [self memorySize] > [VZVirtualMachineConfiguration maximumAllowedMemorySize])) {
+  if (reason.empty() &&
+      ([self memorySize] % kMib != 0 || [self memorySize] < [VZVirtualMachineConfiguration minimumAllowedMemorySize] ||
+       [self memorySize] > [VZVirtualMachineConfiguration maximumAllowedMemorySize])) {
     reason = "The memory size is out of range or no multiple of a mebibyte.";
   }
   VZPlatformConfiguration* const platform = [self platform];

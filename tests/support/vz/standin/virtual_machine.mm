@@ -63,7 +63,8 @@ void answer(VmCore& core, Completion handler, NSError* error) {
 }
 
 NSError* failure(NSInteger code, const char* description, const std::exception& error) {
-  return make_error(dynamic_cast<const vmtest::Unsupported*>(&error) != nullptr ? VZErrorNotSupported : code, description, error.what());
+  return make_error(dynamic_cast<const vmtest::Unsupported*>(&error) != nullptr ? VZErrorNotSupported : code, description,
+                    error.what());
 }
 
 /// A machine without the guest's end, whose state says how it went.
@@ -78,7 +79,8 @@ void take_end(VZVirtualMachine* machine, unsigned generation, const std::string&
     [delegate guestDidStopVirtualMachine:machine];
   } else {
     [delegate virtualMachine:machine
-            didStopWithError:make_error(VZErrorInternal, "Internal virtualization error. The virtual machine stopped unexpectedly.", why)];
+            didStopWithError:make_error(VZErrorInternal,
+                                        "Internal virtualization error. The virtual machine stopped unexpectedly.", why)];
   }
 }
 
@@ -93,18 +95,18 @@ void launch(VZVirtualMachine* machine, const std::vector<std::string>& more) {
   __unsafe_unretained VZVirtualMachine* const borrowed = machine;
   std::shared_ptr<void> alive = state_of(machine).core;
   const std::weak_ptr<void> watched = alive;
-  core.qemu = std::make_shared<QemuProcess>(QemuProcess::Options{
-      .arguments = description.arguments,
-      .descriptors = description.descriptors,
-      .ends = std::move(description.ends),
-      .monitor = std::move(description.monitor),
-      .agent = std::move(description.agent),
-      .commands = std::move(description.commands),
-      .on_end = [queue, borrowed, watched, generation](const std::string& why) {
-        dispatch_async(queue, ^{
-          if (!watched.expired()) take_end(borrowed, generation, why);
-        });
-      }});
+  core.qemu = std::make_shared<QemuProcess>(
+      QemuProcess::Options{.arguments = description.arguments,
+                           .descriptors = description.descriptors,
+                           .ends = std::move(description.ends),
+                           .monitor = std::move(description.monitor),
+                           .agent = std::move(description.agent),
+                           .commands = std::move(description.commands),
+                           .on_end = [queue, borrowed, watched, generation](const std::string& why) {
+                             dispatch_async(queue, ^{
+                               if (!watched.expired()) take_end(borrowed, generation, why);
+                             });
+                           }});
   core.usb_names.clear();
   core.balloon_bytes = [core.configuration memorySize];
 }
@@ -189,7 +191,8 @@ void launch(VZVirtualMachine* machine, const std::vector<std::string>& more) {
 
 @implementation VZVirtioSocketListener
 - (id<VZVirtioSocketListenerDelegate>)delegate {
-  return static_cast<id<VZVirtioSocketListenerDelegate>>(state_->core.get() == nullptr ? nil : *static_cast<id*>(state_->core.get()));
+  return static_cast<id<VZVirtioSocketListenerDelegate>>(state_->core.get() == nullptr ? nil
+                                                                                       : *static_cast<id*>(state_->core.get()));
 }
 - (void)setDelegate:(id<VZVirtioSocketListenerDelegate>)delegate {
   // Not owned.
@@ -264,7 +267,8 @@ VMTEST_STANDIN_READ_NUMBER(int, fileDescriptor)
     }
     return [NSArray arrayWithObjects:devices.data() count:devices.size()];
   };
-  set_object(self, "balloons", make([[configuration memoryBalloonDevices] count], [VZVirtioTraditionalMemoryBalloonDevice class]));
+  set_object(self, "balloons",
+             make([[configuration memoryBalloonDevices] count], [VZVirtioTraditionalMemoryBalloonDevice class]));
   set_object(self, "nics", make([[configuration networkDevices] count], [VZNetworkDevice class]));
   set_object(self, "sockets", make([[configuration socketDevices] count], [VZVirtioSocketDevice class]));
   set_object(self, "controllers", make([[configuration usbControllers] count], [VZUSBController class]));
@@ -434,7 +438,8 @@ VMTEST_STANDIN_READ_NUMBER(int, fileDescriptor)
       const bool ours = later.generation == generation && later.qemu;
       if (ours) later.state = why.empty() ? VZVirtualMachineStatePaused : failed;
       if (ours && failed == VZVirtualMachineStateStopped && !why.empty()) later.qemu.reset();
-      NSError* const error = why.empty() && ours ? nil : make_error(code, description, ours ? why : "The virtual machine has stopped.");
+      NSError* const error =
+          why.empty() && ours ? nil : make_error(code, description, ours ? why : "The virtual machine has stopped.");
       handler(error);
       Block_release(handler);
       [machine release];

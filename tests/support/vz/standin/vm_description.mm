@@ -31,7 +31,8 @@ class Describer {
   VmDescription describe() {
     const std::string cpus = std::to_string([configuration_ CPUCount]);
     const std::string memory = std::to_string([configuration_ memorySize] >> 20U) + "M";
-    add({"qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-S", "-cpu", "max", "-smp", cpus, "-m", memory});
+    add({"qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-S", "-cpu", "max", "-smp", cpus, "-m",
+         memory});
     add_boot();
     auto [ours, theirs] = make_socket_pair();
     description_.monitor = std::move(ours);
@@ -142,8 +143,8 @@ class Describer {
               {"append", true}};
     }
     // The command line of QEMU 7.2 cannot say what such a file reads from.
-    description_.commands.emplace_back(
-        "chardev-add", nlohmann::json{{"id", id}, {"backend", {{"type", "file"}, {"data", std::move(file)}}}});
+    description_.commands.emplace_back("chardev-add",
+                                       nlohmann::json{{"id", id}, {"backend", {{"type", "file"}, {"data", std::move(file)}}}});
     description_.commands.emplace_back("device_add", std::move(device));
   }
 
@@ -215,7 +216,8 @@ std::vector<std::pair<std::string, std::string>> block_node(VZStorageDeviceAttac
     const std::string rest = url.substr(url.find("://") + 3);
     const std::size_t colon = rest.find(':');
     const std::size_t slash = rest.find('/');
-    if (url.rfind("nbd://", 0) != 0 || colon == std::string::npos) throw Unsupported("the stand-in takes nbd://HOST:PORT/NAME alone");
+    if (url.rfind("nbd://", 0) != 0 || colon == std::string::npos)
+      throw Unsupported("the stand-in takes nbd://HOST:PORT/NAME alone");
     return {{"driver", "raw"},
             {"node-name", node},
             {"read-only", [nbd isForcedReadOnly] != NO ? "on" : "off"},

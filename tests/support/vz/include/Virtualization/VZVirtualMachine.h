@@ -85,7 +85,7 @@ typedef enum : NSInteger {
 - (void)guestDidStopVirtualMachine:(VZVirtualMachine*)virtualMachine;
 - (void)virtualMachine:(VZVirtualMachine*)virtualMachine didStopWithError:(NSError*)error;
 - (void)virtualMachine:(VZVirtualMachine*)virtualMachine
-                        networkDevice:(VZNetworkDevice*)networkDevice
+                         networkDevice:(VZNetworkDevice*)networkDevice
     attachmentWasDisconnectedWithError:(NSError*)error;
 @end
 
