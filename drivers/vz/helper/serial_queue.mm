@@ -1,8 +1,8 @@
 #include "serial_queue.h"
 
-#import <Foundation/Foundation.h>
-
 #include <exception>
+
+#include "autorelease.h"
 
 namespace vmtest::vz {
 
@@ -13,12 +13,10 @@ void SerialQueue::sync(const std::function<void()>& work) {
   __block std::exception_ptr failure;
   const std::function<void()>* const borrowed = &work;
   dispatch_sync(queue_, ^{
-    @autoreleasepool {
-      try {
-        (*borrowed)();
-      } catch (...) {
-        failure = std::current_exception();
-      }
+    try {
+      with_pool(*borrowed);
+    } catch (...) {
+      failure = std::current_exception();
     }
   });
   if (failure) std::rethrow_exception(failure);

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "apple_silicon.h"
+#include "autorelease.h"
 #include "host_features.h"
 #include "hypervisor.h"
 #include "network.h"
@@ -17,8 +18,8 @@ constexpr std::uint64_t kMib = 1U << 20;
 class VzHypervisor : public Hypervisor {
  public:
   HostFacts facts() override {
-    @autoreleasepool {
-      HostFacts facts;
+    HostFacts facts;
+    with_pool([&] {
       const NSOperatingSystemVersion version = [[NSProcessInfo processInfo] operatingSystemVersion];
       facts.version = {static_cast<unsigned>(version.majorVersion), static_cast<unsigned>(version.minorVersion)};
       facts.architecture = architecture();
@@ -33,8 +34,8 @@ class VzHypervisor : public Hypervisor {
       if (!(facts.version < OsVersion{15, 0})) {
         facts.nested_virtualization = [VZGenericPlatformConfiguration isNestedVirtualizationSupported];
       }
-      return facts;
-    }
+    });
+    return facts;
   }
 
   std::unique_ptr<VirtualMachine> create(const VmConfig& config, VmListener& listener) override {

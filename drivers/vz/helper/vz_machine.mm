@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "apple_silicon.h"
+#include "autorelease.h"
 #include "boot.h"
 #include "completion.h"
 #include "devices.h"
@@ -94,10 +95,10 @@ using Finished = void (^)(NSError*);
 
 VzMachine::VzMachine(const VmConfig& config, const HostFacts& host, SerialQueue& queue, VmListener& listener)
     : config_(config), host_(host), queue_(queue), listener_(listener) {
-  @autoreleasepool {
+  with_pool([&] {
     make_configuration();
     make_machine();
-  }
+  });
 }
 
 void VzMachine::make_configuration() {

@@ -41,7 +41,9 @@ class UnixConnection(http.client.HTTPConnection):
 class Helper:
     """A running helper with a folder of its own."""
 
-    def __init__(self, program: str, *options: str, environment: dict[str, str] | None = None, pass_fds: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, program: str, *options: str, environment: dict[str, str] | None = None, pass_fds: tuple[int, ...] = ()
+    ) -> None:
         self.folder_owner = tempfile.TemporaryDirectory(prefix="vz-")
         self.folder = pathlib.Path(self.folder_owner.name)
         self.socket = self.folder / "api"
@@ -50,7 +52,11 @@ class Helper:
         command = [program, "--api-socket", str(self.socket), "--event-file", str(self.event_file), *options]
         with open(self.errors, "wb") as errors:
             self.process = subprocess.Popen(
-                command, stderr=errors, stdin=subprocess.DEVNULL, env={**os.environ, **(environment or {})}, pass_fds=pass_fds
+                command,
+                stderr=errors,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **(environment or {})},
+                pass_fds=pass_fds,
             )
         wait_for("the helper's socket", lambda: self.process.poll() is not None or self.listens())
 

@@ -93,7 +93,16 @@ class Declarations:
         self.methods: set[tuple[str, str]] = set()
         self.selectors: set[str] = set()
         self.constants: list[tuple[str, str, str]] = []
-        command = [clang, "-x", "objective-c", "-fblocks", "-fobjc-runtime=macosx-13", "-fsyntax-only", "-I", str(include)]
+        command = [
+            clang,
+            "-x",
+            "objective-c",
+            "-fblocks",
+            "-fobjc-runtime=macosx-13",
+            "-fsyntax-only",
+            "-I",
+            str(include),
+        ]
         command += ["-Xclang", "-ast-dump=json", str(include / "Virtualization/Virtualization.h")]
         tree = json.loads(run_clang(command))
         for node in tree["inner"]:
@@ -173,7 +182,9 @@ def check(table: Table, declared: Declarations, uses: dict[str, Uses]) -> list[s
 
 def main() -> int:
     here = pathlib.Path(__file__).parent
-    parser = argparse.ArgumentParser(description="Compares the helper's use of Virtualization.framework with a table of it.")
+    parser = argparse.ArgumentParser(
+        description="Compares the helper's use of Virtualization.framework with a table of it."
+    )
     parser.add_argument("--clang", default="clang++-14")
     parser.add_argument("--include", type=pathlib.Path, default=here / "include")
     parser.add_argument("--table", type=pathlib.Path, default=here / "vz-api.tsv")
@@ -190,8 +201,10 @@ def main() -> int:
     vz_methods = [method for method in declared.methods if method[0].startswith("VZ")]
     sent = {selector for used in uses.values() for selector in used.selectors}
     classes = {name for used in uses.values() for name in used.classes}
-    print(f"{len(declared.classes)} classes, {len(vz_methods)} methods, {len(declared.constants)} constants declared; "
-          f"{len(sent)} selectors, {len(classes)} classes used; {len(wrong)} wrong")
+    print(
+        f"{len(declared.classes)} classes, {len(vz_methods)} methods, {len(declared.constants)} constants declared; "
+        f"{len(sent)} selectors, {len(classes)} classes used; {len(wrong)} wrong"
+    )
     # Nothing found is nothing compared.
     if not vz_methods or not declared.constants or (uses and not (sent and classes)):
         print("the extraction found nothing", file=sys.stderr)

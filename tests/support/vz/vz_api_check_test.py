@@ -31,7 +31,14 @@ class VzApiCheckTest(unittest.TestCase):
         path.write_text(text.replace(old, new))
 
     def check(self, *arguments: str) -> tuple[int, str]:
-        command = [sys.executable, str(HERE / "vz_api_check.py"), "--clang", CLANG, "--include", str(self.folder / "include")]
+        command = [
+            sys.executable,
+            str(HERE / "vz_api_check.py"),
+            "--clang",
+            CLANG,
+            "--include",
+            str(self.folder / "include"),
+        ]
         source = str(self.folder / "helper" / SOURCE.name)
         result = subprocess.run([*command, *arguments, source], capture_output=True, text=True, check=False)
         return result.returncode, result.stderr
@@ -51,7 +58,9 @@ class VzApiCheckTest(unittest.TestCase):
         self.assert_found("VZLinuxBootLoader's selector setInitialRamDiskURL: is not in the table")
 
     def test_finds_a_selector_of_another_class(self) -> None:
-        self.spoil("include/Virtualization/VZBoot.h", "- (NSURL*)kernelURL;", "- (NSURL*)kernelURL;\n- (NSURL*)variableStore;")
+        self.spoil(
+            "include/Virtualization/VZBoot.h", "- (NSURL*)kernelURL;", "- (NSURL*)kernelURL;\n- (NSURL*)variableStore;"
+        )
         self.assert_found("VZLinuxBootLoader's selector variableStore is not in the table")
 
     def test_finds_a_class_that_does_not_exist(self) -> None:
@@ -59,7 +68,9 @@ class VzApiCheckTest(unittest.TestCase):
         self.assert_found("class VZTPMBootLoader is not in the table")
 
     def test_finds_a_wrong_superclass(self) -> None:
-        self.spoil("include/Virtualization/VZBoot.h", "VZMacOSBootLoader : VZBootLoader", "VZMacOSBootLoader : NSObject")
+        self.spoil(
+            "include/Virtualization/VZBoot.h", "VZMacOSBootLoader : VZBootLoader", "VZMacOSBootLoader : NSObject"
+        )
         self.assert_found("class VZMacOSBootLoader is declared as a subclass of NSObject, and is one of VZBootLoader")
 
     def test_finds_a_wrong_value(self) -> None:
@@ -82,7 +93,14 @@ class VzApiCheckTest(unittest.TestCase):
     def test_refuses_to_compare_nothing(self) -> None:
         (self.folder / "include/Virtualization/Virtualization.h").write_text("#import <Foundation/Foundation.h>\n")
         result = subprocess.run(
-            [sys.executable, str(HERE / "vz_api_check.py"), "--clang", CLANG, "--include", str(self.folder / "include")],
+            [
+                sys.executable,
+                str(HERE / "vz_api_check.py"),
+                "--clang",
+                CLANG,
+                "--include",
+                str(self.folder / "include"),
+            ],
             capture_output=True,
             text=True,
             check=False,

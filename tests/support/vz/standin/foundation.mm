@@ -1,5 +1,6 @@
 // Foundation's classes as far as the helper uses them, over GCC's Objective-C runtime.
 
+#include <fcntl.h>
 #include <objc/runtime.h>
 #include <unistd.h>
 
@@ -18,6 +19,18 @@ namespace {
 
 /// Objects to release, one list a pool.
 thread_local std::vector<std::vector<id>> pools;
+
+/// VMTEST_SIM_VZ_OBJECT_LOG: a file that gets a line "+ CLASS" for each object made and "- CLASS" for each that is gone, for
+/// tests of who holds what.
+void log_object(char sign, const char* name) {
+  static const int log = [] {
+    const char* const path = std::getenv("VMTEST_SIM_VZ_OBJECT_LOG");
+    return path == nullptr ? -1 : ::open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+  }();
+  if (log < 0) return;
+  const std::string line = std::string(1, sign) + " " + name + "\n";
+  if (::write(log, line.data(), line.size()) < 0) misuse("the log of objects cannot be written");
+}
 
 id add_to_pool(id object) {
   if (pools.empty()) misuse("an object is autoreleased where there is no pool");
@@ -81,6 +94,7 @@ using namespace vmtest::vz::standin;  // NOLINT(google-build-using-namespace)
 + (instancetype)alloc {
   const id object = class_createInstance(self, 0);
   reinterpret_cast<StandinState**>(object)[1] = new StandinState;
+  log_object('+', class_getName(self));
   return object;
 }
 + (instancetype)new {
@@ -100,6 +114,7 @@ using namespace vmtest::vz::standin;  // NOLINT(google-build-using-namespace)
   for (const auto& entry : objects) [entry.second release];
   for (const id element : elements) [element release];
   delete state;
+  log_object('-', object_getClassName(self));
   object_dispose(self);
 }
 - (instancetype)retain {

@@ -141,8 +141,16 @@ std::string check_devices(VZVirtualMachineConfiguration* configuration) {
   return fail(error, VZErrorInvalidVirtualMachineConfiguration, "Invalid virtual machine configuration.", reason);
 }
 - (BOOL)validateSaveRestoreSupportWithError:(NSError**)error {
-  if ([[self directorySharingDevices] count] == 0) return YES;
-  return fail(error, VZErrorNotSupported, "The virtual machine cannot be saved.", "It has a directory sharing device.");
+  std::string reason;
+  if ([[self directorySharingDevices] count] != 0) reason = "It has a directory sharing device.";
+  if (reason.empty()) {
+    // QEMU's device cannot be saved, whatever the framework's can.
+    reason = check_each([self storageDevices], [](VZStorageDeviceConfiguration* device) -> std::string {
+      return [device isKindOfClass:[VZNVMExpressControllerDeviceConfiguration class]] ? "It has an NVM Express controller." : "";
+    });
+  }
+  if (reason.empty()) return YES;
+  return fail(error, VZErrorNotSupported, "The virtual machine cannot be saved.", reason);
 }
 VMTEST_STANDIN_OBJECT(VZBootLoader*, bootLoader, setBootLoader)
 VMTEST_STANDIN_OBJECT(VZPlatformConfiguration*, platform, setPlatform)

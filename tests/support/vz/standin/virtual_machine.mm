@@ -1,71 +1,21 @@
-// VZVirtualMachine and the devices of a running VM: the framework's states and refusals around a QEMU.
+// VZVirtualMachine: the framework's states and refusals around a QEMU.
 
 #import <Virtualization/Virtualization.h>
 
 #include <Block.h>
 #include <fcntl.h>
-#include <unistd.h>
 
-#include <cstdio>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <thread>
 
-#include "qemu_process.h"
 #include "standin.h"
+#include "vm_core.h"
 #include "vm_description.h"
 #include "vmtest/error.h"
 
 using namespace vmtest::vz::standin;  // NOLINT(google-build-using-namespace)
 
 namespace {
-
-using Completion = void (^)(NSError*);
-
-/// The port that stands for the guest agent's.
-constexpr uint32_t kAgentPort = 5252;
-
-struct VmCore {
-  dispatch_queue_t queue = nullptr;
-  VZVirtualMachineConfiguration* configuration = nil;
-  /// Not owned, as delegates are not.
-  id<VZVirtualMachineDelegate> delegate = nil;
-  VZVirtualMachineState state = VZVirtualMachineStateStopped;
-  std::shared_ptr<QemuProcess> qemu;
-  /// Which QEMU it is: what an earlier one says is no news.
-  unsigned generation = 0;
-  std::map<NSObject*, std::string> usb_names;
-  unsigned usb_count = 0;
-  uint64_t balloon_bytes = 0;
-
-  ~VmCore() { [configuration release]; }
-};
-
-VmCore& core_of(NSObject* machine) { return *static_cast<VmCore*>(state_of(machine).core.get()); }
-
-/// The core of a VM whose methods are called where they may be called.
-VmCore& checked(NSObject* machine, const char* what) {
-  VmCore& core = core_of(machine);
-  if (!on_queue(core.queue)) misuse(std::string(what) + " is called off the VM's queue");
-  return core;
-}
-
-NSError* wrong_state(const char* what) {
-  return make_error(VZErrorInvalidVirtualMachineStateTransition, "Invalid virtual machine state transition.",
-                    std::string("Transition from the current state by ") + what + " is invalid.");
-}
-
-/// Calls a handler on the queue, later, as the framework does.
-void answer(VmCore& core, Completion handler, NSError* error) {
-  dispatch_async(core.queue, ^{
-    handler(error);
-  });
-}
-
-NSError* failure(NSInteger code, const char* description, const std::exception& error) {
-  return make_error(dynamic_cast<const vmtest::Unsupported*>(&error) != nullptr ? VZErrorNotSupported : code, description,
-                    error.what());
-}
 
 /// A machine without the guest's end, whose state says how it went.
 void take_end(VZVirtualMachine* machine, unsigned generation, const std::string& why) {
@@ -112,139 +62,6 @@ void launch(VZVirtualMachine* machine, const std::vector<std::string>& more) {
 }
 
 }  // namespace
-
-// Devices of a running VM
-
-@implementation VZMemoryBalloonDevice
-@end
-
-@implementation VZVirtioTraditionalMemoryBalloonDevice
-- (uint64_t)targetVirtualMachineMemorySize {
-  VmCore& core = checked(get_object(self, "machine"), "targetVirtualMachineMemorySize");
-  return core.qemu ? core.balloon_bytes : [core.configuration memorySize];
-}
-- (void)setTargetVirtualMachineMemorySize:(uint64_t)bytes {
-  VmCore& core = checked(get_object(self, "machine"), "setTargetVirtualMachineMemorySize:");
-  if (!core.qemu) return;
-  core.qemu->set_balloon(bytes);
-  core.balloon_bytes = bytes;
-}
-@end
-
-@implementation VZNetworkDevice
-@end
-@implementation VZStorageDevice
-@end
-
-@implementation VZUSBMassStorageDevice
-- (instancetype)initWithConfiguration:(VZUSBMassStorageDeviceConfiguration*)configuration {
-  set_object(self, "configuration", configuration);
-  return self;
-}
-@end
-
-@implementation VZUSBController
-- (void)attachDevice:(id<VZUSBDevice>)device completionHandler:(Completion)completionHandler {
-  VmCore& core = checked(get_object(self, "machine"), "attachDevice:");
-  NSObject* const disk = (NSObject*)device;
-  if (core.state != VZVirtualMachineStateRunning) return answer(core, completionHandler, wrong_state("attaching a device"));
-  if (core.usb_names.count(disk) != 0) {
-    return answer(core, completionHandler, make_error(VZErrorDeviceAlreadyAttached, "The device is already attached.", ""));
-  }
-  const std::string name = "hotplug" + std::to_string(++core.usb_count);
-  try {
-    auto* const configuration = (VZUSBMassStorageDeviceConfiguration*)get_object(disk, "configuration");
-    nlohmann::json node = nlohmann::json::object();
-    for (const auto& [key, value] : block_node([configuration attachment], name)) {
-      nlohmann::json* place = &node;
-      for (std::size_t start = 0, dot = 0; dot != std::string::npos; start = dot + 1) {
-        dot = key.find('.', start);
-        place = &(*place)[key.substr(start, dot == std::string::npos ? dot : dot - start)];
-      }
-      *place = value == "on" ? nlohmann::json(true) : value == "off" ? nlohmann::json(false) : nlohmann::json(value);
-    }
-    core.qemu->attach_usb(name, node);
-    core.usb_names[disk] = name;
-    answer(core, completionHandler, nil);
-  } catch (const std::exception& error) {
-    answer(core, completionHandler, failure(VZErrorDeviceInitializationFailure, "The device cannot be initialized.", error));
-  }
-}
-- (void)detachDevice:(id<VZUSBDevice>)device completionHandler:(Completion)completionHandler {
-  VmCore& core = checked(get_object(self, "machine"), "detachDevice:");
-  const auto found = core.usb_names.find((NSObject*)device);
-  if (found == core.usb_names.end()) {
-    return answer(core, completionHandler, make_error(VZErrorDeviceNotFound, "The device is not attached.", ""));
-  }
-  try {
-    core.qemu->detach_usb(found->second);
-    core.usb_names.erase(found);
-    answer(core, completionHandler, nil);
-  } catch (const std::exception& error) {
-    answer(core, completionHandler, failure(VZErrorInternal, "The device cannot be detached.", error));
-  }
-}
-@end
-
-@implementation VZSocketDevice
-@end
-
-@implementation VZVirtioSocketListener
-- (id<VZVirtioSocketListenerDelegate>)delegate {
-  return static_cast<id<VZVirtioSocketListenerDelegate>>(state_->core.get() == nullptr ? nil
-                                                                                       : *static_cast<id*>(state_->core.get()));
-}
-- (void)setDelegate:(id<VZVirtioSocketListenerDelegate>)delegate {
-  // Not owned.
-  state_->core = std::make_shared<id>(delegate);
-}
-@end
-
-@implementation VZVirtioSocketConnection
-VMTEST_STANDIN_READ_NUMBER(uint32_t, destinationPort)
-VMTEST_STANDIN_READ_NUMBER(uint32_t, sourcePort)
-VMTEST_STANDIN_READ_NUMBER(int, fileDescriptor)
-- (void)close {
-  if ([self fileDescriptor] >= 0) ::close([self fileDescriptor]);
-  set_number(self, "fileDescriptor", -1);
-}
-- (void)dealloc {
-  [self close];
-  [super dealloc];
-}
-@end
-
-@implementation VZVirtioSocketDevice
-- (void)setSocketListener:(VZVirtioSocketListener*)listener forPort:(uint32_t)port {
-  (void)checked(get_object(self, "machine"), "setSocketListener:");
-  set_object(self, "listener" + std::to_string(port), listener);
-}
-- (void)removeSocketListenerForPort:(uint32_t)port {
-  (void)checked(get_object(self, "machine"), "removeSocketListenerForPort:");
-  set_object(self, "listener" + std::to_string(port), nil);
-}
-- (void)connectToPort:(uint32_t)port completionHandler:(void (^)(VZVirtioSocketConnection*, NSError*))completionHandler {
-  VmCore& core = checked(get_object(self, "machine"), "connectToPort:");
-  VZVirtioSocketConnection* connection = nil;
-  NSError* error = nil;
-  try {
-    if (!core.qemu) throw vmtest::Error("the VM does not run");
-    if (port != kAgentPort) throw vmtest::Error("nobody listens on that port");
-    vmtest::FileDescriptor stream = core.qemu->connect_agent();
-    connection = [[[VZVirtioSocketConnection alloc] init] autorelease];
-    set_number(connection, "destinationPort", port);
-    set_number(connection, "sourcePort", 1024);
-    set_number(connection, "fileDescriptor", stream.release());
-  } catch (const std::exception& reason) {
-    error = make_error(VZErrorInternal, "The connection to the guest's port failed.", reason.what());
-  }
-  dispatch_async(core.queue, ^{
-    completionHandler(connection, error);
-  });
-}
-@end
-
-// The VM
 
 @implementation VZVirtualMachine
 + (BOOL)isSupported {

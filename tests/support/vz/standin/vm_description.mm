@@ -172,7 +172,8 @@ class Describer {
   }
 
   void need_usb() {
-    if (!usb_) add({"-device", "qemu-xhci,id=usb"});
+    // With the last free port QEMU adds a hub, which a saved state could not be restored without.
+    if (!usb_) add({"-device", "qemu-xhci,id=usb,p2=15,p3=15"});
     usb_ = true;
   }
 
