@@ -123,12 +123,12 @@ std::string to_string(const OsVersion& version) {
 }
 
 const std::vector<Feature>& all_features() {
-  static const std::vector<Feature> kAll = [] {
-    std::vector<Feature> all;
-    for (const Row& row : kRows) all.push_back(row.feature);
-    return all;
+  static const std::vector<Feature> features = [] {
+    std::vector<Feature> rows;
+    for (const Row& row : kRows) rows.push_back(row.feature);
+    return rows;
   }();
-  return kAll;
+  return features;
 }
 
 std::string_view to_string(Feature feature) { return row(feature).name; }

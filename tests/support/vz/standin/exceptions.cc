@@ -3,6 +3,8 @@
 
 #include <unwind.h>
 
+// Names that the unwinder gives.
+// NOLINTBEGIN(readability-identifier-naming)
 extern "C" {
 
 _Unwind_Reason_Code __gxx_personality_v0(int, _Unwind_Action, _Unwind_Exception_Class, _Unwind_Exception*, _Unwind_Context*);
@@ -13,3 +15,4 @@ _Unwind_Reason_Code __gnu_objc_personality_v0(int version, _Unwind_Action action
 }
 
 }  // extern "C"
+// NOLINTEND(readability-identifier-naming)
