@@ -91,6 +91,13 @@ Descriptor connect_unix(const std::string& path) {
   return fd;
 }
 
+Descriptor connect_unix_at_once(const std::string& path) {
+  Descriptor fd = make_socket(SOCK_STREAM);
+  set_nonblocking(fd.get());
+  if (!connects(fd.get(), address_of(path))) throw_errno("cannot connect to " + path);
+  return fd;
+}
+
 DatagramPair connect_datagram(const std::string& local, const std::string& remote) {
   remove_stale_socket(local);
   DatagramPair pair{make_socket(SOCK_DGRAM), {}};

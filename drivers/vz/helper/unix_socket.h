@@ -36,6 +36,8 @@ struct Listener {
 /// Accepts a waiting connection; invalid when there is none. The listener does not block.
 [[nodiscard]] Descriptor accept_connection(int listener);
 [[nodiscard]] Descriptor connect_unix(const std::string& path);
+/// The same without waiting for a listener that has many to accept. The connection does not block either.
+[[nodiscard]] Descriptor connect_unix_at_once(const std::string& path);
 
 /// A Unix datagram socket bound to one path and connected to another.
 struct DatagramPair {

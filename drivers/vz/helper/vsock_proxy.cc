@@ -94,7 +94,8 @@ void VsockProxy::serve(Descriptor client) {
 
 bool VsockProxy::take_guest_connection(std::uint32_t port, Descriptor stream) {
   try {
-    auto host = std::make_shared<Descriptor>(connect_unix(path_ + "_" + std::to_string(port)));
+    // This is called on the VM's queue, which must not be held up.
+    auto host = std::make_shared<Descriptor>(connect_unix_at_once(path_ + "_" + std::to_string(port)));
     auto guest = std::make_shared<Descriptor>(std::move(stream));
     start([this, host, guest] { pump(*host, *guest); });
     return true;
