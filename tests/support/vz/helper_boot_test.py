@@ -81,8 +81,11 @@ class BootTest(HelperTestCase):
         wait_for("the guest's end", lambda: "guest-stopped" in helper.event_names(), 120)
         self.assertEqual(helper.state(), "Stopped")
 
-    def test_reaches_the_agent_by_vsock_and_the_shell_by_the_console(self) -> None:
-        helper = self.start("--stay")
+    def test_reaches_agent_shell_and_ssh_from_the_host(self) -> None:
+        with socket.socket() as chosen:
+            chosen.bind(("127.0.0.1", 0))
+            port = chosen.getsockname()[1]
+        helper = self.start("--stay", environment={"VMTEST_SIM_VZ_SSH_PORT": str(port)})
         path = helper.folder / "vsock"
         config = self.tiny(helper, nics=[{"type": "nat"}], vsock={"socket": str(path)})
         boot_loader = dict(config["boot_loader"])  # type: ignore[call-overload]
@@ -102,6 +105,9 @@ class BootTest(HelperTestCase):
         console.connect(str(helper.folder / "console"))
         console.sendall(b"echo got-$((6 * 7))\n")
         self.await_text(helper, "got-42")
+        with socket.create_connection(("127.0.0.1", port), 120) as ssh:
+            ssh.settimeout(120)
+            self.assertEqual(ssh.recv(4), b"SSH-")
 
     def test_sends_frames_to_a_switch_and_text_to_a_client(self) -> None:
         helper = self.start()

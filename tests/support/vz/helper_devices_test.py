@@ -352,6 +352,28 @@ class SocketTest(HelperTestCase):
 
         wait_for("the next connection", connects_again)
 
+    def test_the_guest_connects_to_a_socket_of_the_port(self) -> None:
+        helper = self.start(environment={"VMTEST_SIM_VZ_GUEST_CONNECTS": "77"})
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        listener.bind(str(helper.folder / "vsock_77"))
+        listener.listen()
+        listener.settimeout(60)
+        vsock = {"socket": str(helper.folder / "vsock"), "listen_ports": [76, 77]}
+        helper.put("vm.create", self.vm(helper, vsock=vsock))
+        helper.put("vm.boot")
+        connection = listener.accept()[0]
+        self.addCleanup(connection.close)
+        self.assertEqual(connection.makefile("rb").read(), b"hello from the guest\n")
+
+    def test_a_network_that_goes_is_an_event(self) -> None:
+        helper = self.start(environment={"VMTEST_SIM_VZ_DISCONNECT_NIC": "1"})
+        helper.put("vm.create", self.vm(helper, nics=[{"type": "nat"}, {"type": "nat"}]))
+        helper.put("vm.boot")
+        event = next(event for event in helper.events() if event["event"] == "network-disconnected")
+        self.assertEqual(event["nic"], 1)
+        self.assertIn("VZErrorDomain 7", event["errors"][0])
+
     def test_sockets_go_with_the_vm(self) -> None:
         helper = self.start("--stay")
         paths = {name: helper.folder / name for name in ("vsock", "serial", "port")}

@@ -5,6 +5,8 @@
 #include <Block.h>
 #include <fcntl.h>
 
+#include <cstdlib>
+
 #include <memory>
 #include <thread>
 
@@ -31,6 +33,22 @@ void take_end(VZVirtualMachine* machine, unsigned generation, const std::string&
     [delegate virtualMachine:machine
             didStopWithError:make_error(VZErrorInternal,
                                         "Internal virtualization error. The virtual machine stopped unexpectedly.", why)];
+  }
+}
+
+/// What tests want to happen to a VM that has just started.
+void report_what_is_wanted(VZVirtualMachine* machine) {
+  // VMTEST_SIM_VZ_DISCONNECT_NIC: the index of a network device whose attachment is reported as disconnected.
+  const char* const nic = std::getenv("VMTEST_SIM_VZ_DISCONNECT_NIC");
+  if (nic != nullptr) {
+    [core_of(machine).delegate virtualMachine:machine
+                                networkDevice:[[machine networkDevices] objectAtIndex:std::strtoul(nic, nullptr, 10)]
+           attachmentWasDisconnectedWithError:make_error(7, "The network device was disconnected.", "A test wants it.")];
+  }
+  // VMTEST_SIM_VZ_GUEST_CONNECTS: a vsock port of the host that the guest connects to, to say hello.
+  const char* const port = std::getenv("VMTEST_SIM_VZ_GUEST_CONNECTS");
+  if (port != nullptr) {
+    connect_from_guest([[machine socketDevices] objectAtIndex:0], static_cast<uint32_t>(std::strtoul(port, nullptr, 10)));
   }
 }
 
@@ -148,6 +166,7 @@ void launch(VZVirtualMachine* machine, const std::vector<std::string>& more) {
       launch(self, {});
       later.qemu->run();
       later.state = VZVirtualMachineStateRunning;
+      report_what_is_wanted(self);
       completionHandler(nil);
     } catch (const std::exception& error) {
       later.qemu.reset();

@@ -42,5 +42,7 @@ void answer(VmCore& core, Completion handler, NSError* error);
 [[nodiscard]] NSError* wrong_state(const char* what);
 /// An error that an exception was the reason of.
 [[nodiscard]] NSError* failure(NSInteger code, const char* description, const std::exception& error);
+/// A connection of the guest to a port of the host, on which it says hello when it is taken.
+void connect_from_guest(VZSocketDevice* device, uint32_t port);
 
 }  // namespace vmtest::vz::standin

@@ -11,6 +11,7 @@
 #include "vm_core.h"
 #include "vm_description.h"
 #include "vmtest/error.h"
+#include "vmtest/host/socket.h"
 
 using namespace vmtest::vz::standin;  // NOLINT(google-build-using-namespace)
 
@@ -145,3 +146,17 @@ VMTEST_STANDIN_READ_NUMBER(int, fileDescriptor)
   });
 }
 @end
+
+void vmtest::vz::standin::connect_from_guest(VZSocketDevice* device, uint32_t port) {
+  auto* const listener = (VZVirtioSocketListener*)get_object(device, "listener" + std::to_string(port));
+  if (listener == nil) return;
+  auto [ours, theirs] = make_socket_pair();
+  VZVirtioSocketConnection* const connection = [[[VZVirtioSocketConnection alloc] init] autorelease];
+  set_number(connection, "destinationPort", port);
+  set_number(connection, "sourcePort", 1025);
+  set_number(connection, "fileDescriptor", theirs.release());
+  const BOOL taken = [[listener delegate] listener:listener
+                         shouldAcceptNewConnection:connection
+                                  fromSocketDevice:(VZVirtioSocketDevice*)device];
+  if (taken != NO) write_all(ours.get(), "hello from the guest\n");
+}
