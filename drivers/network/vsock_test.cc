@@ -1,4 +1,4 @@
-#include "vsock.h"
+#include "network/vsock.h"
 
 #include <gtest/gtest.h>
 #include <sys/socket.h>
@@ -13,7 +13,7 @@
 #include "vmtest/host/directories.h"
 #include "vmtest/host/socket.h"
 
-namespace vmtest::cloud_hypervisor {
+namespace vmtest {
 namespace {
 
 using namespace std::chrono_literals;
@@ -82,4 +82,4 @@ TEST_F(ConnectVsockTest, NoDeviceIsTheSystemsError) {
 }
 
 }  // namespace
-}  // namespace vmtest::cloud_hypervisor
+}  // namespace vmtest
