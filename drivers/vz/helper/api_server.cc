@@ -46,6 +46,22 @@ std::string only_path(const json& body) {
 
 }  // namespace
 
+json capabilities_of(const HostFacts& host) {
+  json features = json::object();
+  for (const Feature feature : all_features()) {
+    const auto reason = missing_reason(feature, host);
+    json& entry = features[std::string(to_string(feature))];
+    entry = {{"supported", !reason}};
+    if (reason) entry["why"] = *reason;
+  }
+  return {{"os", to_string(host.version)},
+          {"architecture", host.architecture},
+          {"cpus", {{"least", host.least_cpus}, {"most", host.most_cpus}}},
+          {"memory_mib", {{"least", host.least_memory_mib}, {"most", host.most_memory_mib}}},
+          {"bridged_interfaces", host.bridged_interfaces},
+          {"features", std::move(features)}};
+}
+
 ApiServer::ApiServer(Hypervisor& hypervisor, EventLog& events, ExitRequest& exit, AfterGuest after_guest)
     : hypervisor_(hypervisor), events_(events), exit_(exit), after_guest_(after_guest) {}
 
@@ -85,7 +101,7 @@ std::vector<ApiServer::Route> ApiServer::routes() {
   };
   return {
       {"vmm.ping", Method::Get, "cannot answer", without_body([this] { return ping(); })},
-      {"host.capabilities", Method::Get, "cannot ask the host", without_body([this] { return capabilities(); })},
+      {"host.capabilities", Method::Get, "cannot ask the host", without_body([this] { return capabilities_of(hypervisor_.facts()); })},
       {"vmm.shutdown", Method::Put, "cannot shut down", without_body([this] {
          exit_.ask(0, "vmm.shutdown");
          return json();
@@ -139,23 +155,6 @@ void ApiServer::route(httplib::Server& server) {
 }
 
 json ApiServer::ping() { return {{"name", "vmtest-vz-helper"}, {"version", VMTEST_VERSION}, {"api", 1}, {"pid", ::getpid()}}; }
-
-json ApiServer::capabilities() {
-  const HostFacts host = hypervisor_.facts();
-  json features = json::object();
-  for (const Feature feature : all_features()) {
-    const auto reason = missing_reason(feature, host);
-    json& entry = features[std::string(to_string(feature))];
-    entry = {{"supported", !reason}};
-    if (reason) entry["why"] = *reason;
-  }
-  return {{"os", to_string(host.version)},
-          {"architecture", host.architecture},
-          {"cpus", {{"least", host.least_cpus}, {"most", host.most_cpus}}},
-          {"memory_mib", {{"least", host.least_memory_mib}, {"most", host.most_memory_mib}}},
-          {"bridged_interfaces", host.bridged_interfaces},
-          {"features", std::move(features)}};
-}
 
 json ApiServer::create(const json& body) {
   const VmConfig config = parse_vm_config(body);

@@ -18,6 +18,9 @@ class Server;
 
 namespace vmtest::vz {
 
+/// What host.capabilities answers.
+[[nodiscard]] nlohmann::json capabilities_of(const HostFacts& host);
+
 /// What becomes of the process when the guest has stopped by itself.
 enum class AfterGuest { Exit, Stay };
 
@@ -51,7 +54,6 @@ class ApiServer : private VmListener {
   [[nodiscard]] std::vector<Route> routes();
   [[nodiscard]] std::shared_ptr<VirtualMachine> vm();
   Json ping();
-  Json capabilities();
   Json create(const Json& body);
   Json info();
   Json remove();

@@ -100,6 +100,11 @@ int run(const Options& options) {
   return wish.code;
 }
 
+int print_capabilities() {
+  std::puts(capabilities_of(make_hypervisor()->facts()).dump().c_str());
+  return 0;
+}
+
 }  // namespace
 }  // namespace vmtest::vz
 
@@ -110,7 +115,7 @@ int main(int argc, char** argv) {
       std::fputs(vmtest::vz::kUsage, stdout);
       return 0;
     }
-    const int code = vmtest::vz::run(options);
+    const int code = options.capabilities ? vmtest::vz::print_capabilities() : vmtest::vz::run(options);
     // Statics must not be torn down under the threads that wait for signals and for the owner.
     std::fflush(nullptr);
     ::_exit(code);

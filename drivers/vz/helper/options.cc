@@ -18,6 +18,11 @@ Options parse_options(const std::vector<std::string>& arguments) {
       options.help = true;
       return options;
     }
+    if (name == "--capabilities") {
+      if (arguments.size() != 1) throw UsageError("--capabilities stands alone");
+      options.capabilities = true;
+      return options;
+    }
     if (name == "--api-socket") {
       options.api_socket = value();
     } else if (name == "--event-file") {

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Devices and configurations of the VZ helper's VMs, over the stand-in of the framework."""
 
+import json
 import os
 import pathlib
 import socket
+import subprocess
 import tempfile
 import unittest
 from collections import Counter
@@ -95,6 +97,14 @@ class HostTest(HelperTestCase):
         status, answer = helper.call("GET", "host.capabilities")
         self.assertEqual(status, 200)
         return dict(answer["features"])
+
+    def test_the_command_line_says_the_same(self) -> None:
+        status, answer = self.host("13.1").call("GET", "host.capabilities")
+        self.assertEqual(status, 200)
+        environment = {**os.environ, "VMTEST_SIM_VZ_OS_VERSION": "13.1"}
+        program = os.environ["VMTEST_VZ_HELPER"]
+        printed = subprocess.run([program, "--capabilities"], env=environment, stdout=subprocess.PIPE, check=True)
+        self.assertEqual(json.loads(printed.stdout), answer)
 
     def test_macos_11_has_the_first_devices_alone(self) -> None:
         helper = self.host("11.7")

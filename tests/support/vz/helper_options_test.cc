@@ -17,7 +17,10 @@ TEST(HelperOptionsTest, EndWithTheGuestUnlessToldOtherwise) {
   EXPECT_EQ(parse_options({"--api-socket", "/s"}).after_guest, AfterGuest::Exit);
 }
 
+TEST(HelperOptionsTest, CapabilitiesNeedNoSocket) { EXPECT_TRUE(parse_options({"--capabilities"}).capabilities); }
+
 TEST(HelperOptionsTest, RefuseWhatIsWrong) {
+  EXPECT_THROW((void)parse_options({"--capabilities", "--stay"}), UsageError);
   EXPECT_THROW((void)parse_options({}), UsageError);
   EXPECT_THROW((void)parse_options({"--api-socket"}), UsageError);
   EXPECT_THROW((void)parse_options({"--api-socket", "/s", "--verbose"}), UsageError);
