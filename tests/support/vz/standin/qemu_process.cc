@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <thread>
 
 #include "vmtest/error.h"
 #include "vmtest/host/socket.h"
@@ -80,6 +81,12 @@ void QemuProcess::save(const std::string& path) {
   command("migrate", {{"uri", "fd:state"}});
   try {
     await_migration("saving");
+    // The event comes before QEMU is ready to go on.
+    const Deadline deadline = Deadline::after(kAnswer);
+    while (command("query-status").value("status", "") == "finish-migrate") {
+      if (deadline.expired()) throw Timeout("QEMU does not finish saving");
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
   } catch (const std::exception&) {
     ::unlink(partial.c_str());
     throw;
