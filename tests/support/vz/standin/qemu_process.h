@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "nat_network.h"
 #include "qemu/qmp_client.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/process.h"
@@ -24,6 +25,8 @@ class QemuProcess {
     std::vector<FileDescriptor> ends;
     FileDescriptor monitor;
     FileDescriptor agent;
+    /// Kept as long as this.
+    std::vector<std::shared_ptr<NatNetwork>> networks = {};
     /// Commands that complete the machine: (name, arguments).
     std::vector<std::pair<std::string, nlohmann::json>> commands;
     /// Told once when the guest has stopped (empty), or QEMU has ended in another way (how). By a thread of this.

@@ -69,6 +69,7 @@ void launch(VZVirtualMachine* machine, const std::vector<std::string>& more) {
                            .ends = std::move(description.ends),
                            .monitor = std::move(description.monitor),
                            .agent = std::move(description.agent),
+                           .networks = std::move(description.networks),
                            .commands = std::move(description.commands),
                            .on_end = [queue, borrowed, watched, generation](const std::string& why) {
                              dispatch_async(queue, ^{

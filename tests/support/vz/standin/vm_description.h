@@ -2,11 +2,13 @@
 
 #import <Virtualization/Virtualization.h>
 
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "nat_network.h"
 #include "vmtest/host/file_descriptor.h"
 
 namespace vmtest::vz::standin {
@@ -22,6 +24,8 @@ struct VmDescription {
   FileDescriptor agent;
   /// QEMU's ends, to be closed once it runs.
   std::vector<FileDescriptor> ends;
+  /// What must be there as long as the machine.
+  std::vector<std::shared_ptr<NatNetwork>> networks;
   /// Commands of the monitor that complete the machine before it runs: (name, arguments).
   std::vector<std::pair<std::string, nlohmann::json>> commands;
 };

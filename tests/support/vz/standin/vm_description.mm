@@ -115,12 +115,13 @@ class Describer {
     const std::string id = "net" + std::to_string(index);
     if (auto* const frames = as<VZFileHandleNetworkDeviceAttachment>([device attachment])) {
       add({"-netdev", "dgram,id=" + id + ",local.type=fd,local.str=" + pass([[frames fileHandle] fileDescriptor])});
+    } else if (const char* const leases = std::getenv("VMTEST_SIM_VZ_LEASES"); leases != nullptr) {
+      // VMTEST_SIM_VZ_LEASES: the file that stands for /var/db/dhcpd_leases. The host reaches the guest then.
+      if ([device MACAddress] == nil) throw Unsupported("the stand-in's NAT needs a card with a MAC address");
+      description_.networks.push_back(std::make_shared<NatNetwork>(to_text([[device MACAddress] string]), leases));
+      add({"-netdev", "tap,id=" + id + ",fd=" + pass(description_.networks.back()->descriptor())});
     } else {
-      // VMTEST_SIM_VZ_SSH_PORT: a port of 127.0.0.1 that leads to port 22 of the guest's first card. The framework's NAT gives
-      // the guest an address that the host reaches; QEMU's does not.
-      const char* const port = std::getenv("VMTEST_SIM_VZ_SSH_PORT");
-      const bool forward = port != nullptr && index == 0;
-      add({"-netdev", "user,id=" + id + (forward ? ",hostfwd=tcp:127.0.0.1:" + std::string(port) + "-:22" : "")});
+      add({"-netdev", "user,id=" + id});
     }
     std::string options = "virtio-net-pci,netdev=" + id;
     if ([device MACAddress] != nil) options += ",mac=" + to_text([[device MACAddress] string]);

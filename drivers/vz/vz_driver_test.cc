@@ -1,0 +1,300 @@
+// What is the VZ driver's own, beside what drivers/contract tries on all: with what stands in for Apple's framework where
+// VMTEST_VZ_HELPER names no helper, and a kernel that halts.
+
+#include "vmtest/vz_driver.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <functional>
+#include <future>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "halting_kernel.h"
+#include "vmtest/error.h"
+#include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/host/socket.h"
+#include "vmtest/supervisor.h"
+#include "vmtest/types.h"
+
+namespace vmtest {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace std::chrono_literals;
+using nlohmann::json;
+
+std::string failure_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
+class VzDriverTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!std::string(VMTEST_SIMULATED_VZ_HELPER).empty()) ::setenv(kVariable, VMTEST_SIMULATED_VZ_HELPER, 0);
+    if (const auto why = driver_.unavailable_reason()) GTEST_SKIP() << *why;
+    named_ = std::getenv(kVariable);
+  }
+  void TearDown() override {
+    if (vm_) driver_.destroy(*vm_);
+    if (named_) ::setenv(kVariable, named_->c_str(), 1);
+  }
+
+  [[nodiscard]] PrepareRequest request() const {
+    PrepareRequest request;
+    request.name = "probe";
+    request.vms_dir = folder_.path() / "vms";
+    request.nics = {{.mac_address = "52:54:00:12:34:57"}};
+    return request;
+  }
+  [[nodiscard]] MachineConfig machine() const {
+    MachineConfig machine;
+    machine.architecture = host_architecture();
+    machine.memory_mib = 64;
+    machine.kernel = testing::halting_kernel();
+    machine.nics = request().nics;
+    return machine;
+  }
+  const VmHandle& prepare() { return *(vm_ = driver_.prepare(request())); }
+  /// What a start says with a helper that has that fault.
+  std::string failure_with(const char* fault) {
+    // Known by its path: its capabilities are asked for once a process.
+    const fs::path program = folder_.path() / fault;
+    fs::create_symlink(VMTEST_FAKE_VZ_HELPER, program);
+    ::setenv("FAKE_VZ_REAL_HELPER", named_->c_str(), 1);
+    ::setenv("FAKE_VZ_FAULT", fault, 1);
+    ::setenv(kVariable, program.c_str(), 1);
+    prepare();
+    return failure_of([&] { (void)driver_.start(*vm_, machine()); });
+  }
+  [[nodiscard]] pid_t helper() const {
+    return SupervisorConnection::connect(vm_->supervisor_socket())->status().processes.at("vmtest-vz-helper");
+  }
+
+  static constexpr const char* kVariable = "VMTEST_VZ_HELPER";
+  TemporaryDirectory folder_;
+  std::optional<std::string> named_;
+  VzDriver driver_;
+  std::optional<VmHandle> vm_;
+};
+
+TEST_F(VzDriverTest, HelperThatIsNotThereIsNamed) {
+  ::setenv(kVariable, "/nonexistent/helper", 1);
+  EXPECT_EQ(driver_.unavailable_reason(), "VMTEST_VZ_HELPER names /nonexistent/helper, which cannot be executed");
+  ::unsetenv(kVariable);
+  const auto why = driver_.unavailable_reason();
+  ASSERT_TRUE(why);
+  EXPECT_NE(why->find("Virtualization.framework is macOS'; this is Linux"), std::string::npos) << *why;
+}
+
+TEST_F(VzDriverTest, HelperThatDoesNotKnowItsHostIsQuoted) {
+  const std::string why = failure_with("no-capabilities");
+  EXPECT_NE(why.find("it does not know itself"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Prepared);
+  EXPECT_NE(driver_.unavailable_reason(), std::nullopt);
+}
+
+TEST_F(VzDriverTest, HelperOfAnotherVersionIsRefused) {
+  const std::string why = failure_with("version");
+  EXPECT_NE(why.find("version 9 of its API, this driver version 1"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(VzDriverTest, AnswerThatIsCutShortIsAnError) {
+  const std::string why = failure_with("cut-short");
+  EXPECT_NE(why.find("cannot start VM \"probe\""), std::string::npos) << why;
+  EXPECT_NE(why.find("vm.create"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(VzDriverTest, AnswerThatIsGarbageIsAnError) {
+  const std::string why = failure_with("garbage");
+  EXPECT_NE(why.find("cannot start VM \"probe\""), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(VzDriverTest, ErrorOfAnotherFormIsQuoted) {
+  const std::string why = failure_with("own-error");
+  EXPECT_NE(why.find("refuses vm.create (500): an error of its own kind"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(VzDriverTest, DeathBetweenCreateAndBootIsToldInItsLastWords) {
+  const std::string why = failure_with("die-before-boot");
+  EXPECT_NE(why.find("ended at its start with exit code 7"), std::string::npos) << why;
+  EXPECT_NE(why.find("the helper's last words"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+  driver_.destroy(*vm_);
+  EXPECT_FALSE(fs::exists(vm_->work_dir));
+  EXPECT_FALSE(fs::exists(vm_->runtime_dir));
+}
+
+TEST_F(VzDriverTest, VmThatDoesNotRunAfterItsBootIsAnError) {
+  const std::string why = failure_with("never-runs");
+  EXPECT_NE(why.find("its VM is stopped"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(VzDriverTest, NetworksItDoesNotHaveAreRefusedAndNothingIsLeft) {
+  for (const NicKind kind : {NicKind::Tap, NicKind::Isolated}) {
+    PrepareRequest other = request();
+    other.nics.front().kind = kind;
+    EXPECT_THROW((void)driver_.prepare(other), Unsupported);
+  }
+  PrepareRequest port = request();
+  port.ssh_port = 10022;
+  EXPECT_THROW((void)driver_.prepare(port), Unsupported);
+  EXPECT_FALSE(fs::exists(folder_.path() / "vms"));
+}
+
+TEST_F(VzDriverTest, ForeignArchitectureIsRefused) {
+  MachineConfig foreign = machine();
+  foreign.architecture = host_architecture() == Architecture::X86_64 ? Architecture::Aarch64 : Architecture::X86_64;
+  EXPECT_THROW((void)driver_.start(prepare(), foreign), Unsupported);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Prepared);
+}
+
+TEST_F(VzDriverTest, DiskOfAnotherFormatIsRefused) {
+  MachineConfig other = machine();
+  other.disks = {{.path = "/d.qcow2", .format = DiskFormat::Qcow2, .id = "root"}};
+  EXPECT_THROW((void)driver_.start(prepare(), other), Unsupported);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Prepared);
+}
+
+TEST_F(VzDriverTest, SystemThatIsTooOldIsNamed) {
+  ::setenv("VMTEST_SIM_VZ_OS_VERSION", "13.1", 1);
+  const fs::path program = folder_.path() / "older";
+  fs::create_symlink(*named_, program);
+  ::setenv(kVariable, program.c_str(), 1);
+  EXPECT_EQ(driver_.support(Capability::Snapshot).why, "save-restore needs macOS 14.0; this is macOS 13.1");
+  EXPECT_EQ(driver_.support(Capability::Snapshot).kind, Support::Kind::NeedsHost);
+  EXPECT_EQ(driver_.templates(), nullptr);
+  EXPECT_EQ(driver_.hotplug(), nullptr);
+  (void)driver_.start(prepare(), machine());
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+  ::unsetenv("VMTEST_SIM_VZ_OS_VERSION");
+}
+
+TEST_F(VzDriverTest, BootsByTheFrameworksFirmware) {
+  MachineConfig firmware = machine();
+  firmware.boot = BootMode::Uefi;
+  (void)driver_.start(prepare(), firmware);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+  EXPECT_TRUE(fs::exists(vm_->work_dir / "variable-store"));
+}
+
+TEST_F(VzDriverTest, SignalFromOutsideIsToldInItsWords) {
+  (void)driver_.start(prepare(), machine());
+  ::kill(helper(), SIGTERM);
+  const auto exit = driver_.wait_exit(*vm_, 20s);
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->how, "somebody ended the VZ helper: signal 15");
+  EXPECT_TRUE(exit->orderly);
+}
+
+TEST_F(VzDriverTest, FrozenVmContinues) {
+  const fs::path state = folder_.path() / "state";
+  (void)driver_.start(prepare(), machine());
+  const std::string identifier = read_file(vm_->work_dir / "machine-identifier");
+  driver_.templates()->save(*vm_, state, Deadline::after(60s));
+  EXPECT_EQ(driver_.state(*vm_), VmState::Stopped);
+  EXPECT_EQ(files_of_state(state), (std::vector<fs::path>{state, state.string() + ".machine"}));
+  EXPECT_EQ(read_file(state.string() + ".machine"), identifier);
+  EXPECT_EQ(fs::status(state).permissions(), fs::perms::owner_read | fs::perms::owner_write);
+  fs::remove(vm_->work_dir / "machine-identifier");
+  MachineConfig again = machine();
+  again.restore_from = state;
+  (void)driver_.start(*vm_, again);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+  EXPECT_EQ(read_file(vm_->work_dir / "machine-identifier"), identifier);
+}
+
+TEST_F(VzDriverTest, CheckpointLeavesTheVmAsItWas) {
+  const fs::path state = folder_.path() / "state";
+  (void)driver_.start(prepare(), machine());
+  EXPECT_GT(driver_.templates()->checkpoint(*vm_, state, {}, Deadline::after(60s)).count(), 0);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+  (void)driver_.suspend(*vm_);
+  EXPECT_GT(driver_.templates()->checkpoint(*vm_, state, {}, Deadline::after(60s)).count(), 0);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Suspended);
+  EXPECT_THROW((void)driver_.templates()->checkpoint(*vm_, state, {{"root", "/overlay"}}, Deadline::after(60s)), Unsupported);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Suspended);
+}
+
+TEST_F(VzDriverTest, StateThatIsNotThereIsAnErrorAndNothingRuns) {
+  MachineConfig again = machine();
+  again.restore_from = folder_.path() / "gone";
+  const std::string why = failure_of([&] { (void)driver_.start(prepare(), again); });
+  EXPECT_NE(why.find("cannot continue from " + again.restore_from.string()), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Prepared);
+}
+
+TEST_F(VzDriverTest, DamagedStateIsAnErrorInTheFrameworksWords) {
+  const fs::path state = folder_.path() / "state";
+  (void)driver_.start(prepare(), machine());
+  driver_.templates()->save(*vm_, state, Deadline::after(60s));
+  write_file(state, "no state", 0600);
+  MachineConfig again = machine();
+  again.restore_from = state;
+  const std::string why = failure_of([&] { (void)driver_.start(*vm_, again); });
+  EXPECT_NE(why.find("VZErrorDomain 12"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(VzDriverTest, ForkOnTheSharedNetworkHasAnObstacle) {
+  const auto why = driver_.templates()->obstacle(machine());
+  ASSERT_TRUE(why);
+  EXPECT_NE(why->find("one network for all VMs"), std::string::npos) << *why;
+  MachineConfig alone = machine();
+  alone.nics.clear();
+  EXPECT_EQ(driver_.templates()->obstacle(alone), std::nullopt);
+}
+
+TEST_F(VzDriverTest, FingerprintIsTheMachinesAndNotTheVms) {
+  TemplateFacet& facet = *driver_.templates();
+  MachineConfig other = machine();
+  other.nics.front().mac_address = "52:54:00:65:43:21";
+  EXPECT_EQ(facet.fingerprint(machine()), facet.fingerprint(other));
+  other.memory_mib = 128;
+  EXPECT_NE(facet.fingerprint(machine()), facet.fingerprint(other));
+}
+
+TEST_F(VzDriverTest, UsbDiskComesAndGoes) {
+  MachineConfig pluggable = machine();
+  pluggable.hotplug_ports = 1;
+  (void)driver_.start(prepare(), pluggable);
+  const DiskConfig disk = {.path = folder_.path() / "disk.raw", .format = DiskFormat::Raw, .id = "plugged0", .hotplug_port = 0};
+  write_file(disk.path, std::string(1 << 20, '\0'));
+  HotplugFacet& facet = *driver_.hotplug();
+  facet.attach_disk(*vm_, disk, Deadline::after(20s));
+  const std::string twice = failure_of([&] { facet.attach_disk(*vm_, disk, Deadline::after(20s)); });
+  EXPECT_NE(twice.find("attached already"), std::string::npos) << twice;
+  facet.detach_disk(*vm_, disk, Deadline::after(20s));
+  EXPECT_NE(failure_of([&] { facet.detach_disk(*vm_, disk, Deadline::after(20s)); }).find("no disk 'plugged0'"), std::string::npos);
+  EXPECT_THROW(facet.attach_nic(*vm_, {}, Deadline::after(20s)), Unsupported);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+}
+
+TEST_F(VzDriverTest, MachineWithoutPortsTakesNoUsbDisk) {
+  (void)driver_.start(prepare(), machine());
+  const DiskConfig disk = {.path = "/d.raw", .format = DiskFormat::Raw, .id = "plugged0", .hotplug_port = 0};
+  const std::string why = failure_of([&] { driver_.hotplug()->attach_disk(*vm_, disk, Deadline::after(20s)); });
+  EXPECT_NE(why.find("has no USB controller"), std::string::npos) << why;
+}
+
+TEST_F(VzDriverTest, AddressThatNobodyHandedOutIsNotKnown) {
+  const std::string why = failure_of([&] { (void)driver_.guest_ip(prepare()); });
+  EXPECT_NE(why.find("no lease of this host has MAC 52:54:00:12:34:57"), std::string::npos) << why;
+}
+
+}  // namespace
+}  // namespace vmtest
