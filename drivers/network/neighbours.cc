@@ -92,6 +92,16 @@ std::optional<std::string> find_in_neighbours(std::string_view text, std::string
   return found;
 }
 
+std::optional<std::string> find_in_bsd_arp(std::string_view text, std::string_view mac) {
+  std::optional<std::string> found;
+  for_each_line(text, [&](const std::vector<std::string>& fields) {
+    if (fields.size() < 4 || fields[2] != "at" || fields[1].size() < 2) return;
+    const std::string address = fields[1].substr(1, fields[1].size() - 2);
+    if (same_mac(without_leading_zeros(fields[3]), without_leading_zeros(mac)) && is_ip_address(address)) found = address;
+  });
+  return found;
+}
+
 std::optional<std::string> find_in_dnsmasq_leases(std::string_view text, std::string_view mac, std::int64_t now) {
   std::optional<std::string> found;
   std::int64_t lasts = 0;
@@ -148,7 +158,12 @@ std::optional<std::string> find_address_of(std::string_view mac) {
   try {
     const ToolResult result = exec_tool({"ip", "neigh", "show"}, Deadline::after(kToolTime));
     if (auto found = find_in_neighbours(result.out, mac)) return found;
-  } catch (const std::exception&) {  // no iproute2: the lease files may know
+  } catch (const std::exception&) {  // no iproute2: this may be macOS
+    try {
+      const ToolResult result = exec_tool({"arp", "-an"}, Deadline::after(kToolTime));
+      if (auto found = find_in_bsd_arp(result.out, mac)) return found;
+    } catch (const std::exception&) {  // the lease files may know
+    }
   }
   for (const char* folder : kLeaseFolders) {
     std::error_code ignored;

@@ -114,6 +114,14 @@ TEST(BootpdLeasesTest, MacsAreComparedAsMacOsWritesThem) {
   EXPECT_EQ(find_in_bootpd_leases(leases, "02:00:0a:b0:00:cc", 1000), std::nullopt);
 }
 
+TEST(BsdArpTest, FindsACardThatIsThere) {
+  constexpr const char* kTable =
+      "? (192.168.64.3) at 52:54:0:12:34:56 on bridge100 ifscope [bridge]\n"
+      "? (192.168.64.4) at (incomplete) on bridge100 ifscope [bridge]\nnonsense\n? () at 52:54:0:12:34:57 on en0\n";
+  EXPECT_EQ(find_in_bsd_arp(kTable, kMac), "192.168.64.3");
+  EXPECT_EQ(find_in_bsd_arp(kTable, "52:54:00:12:34:57"), std::nullopt);
+}
+
 TEST(BootpdLeasesTest, PassesOverExpiredLeases) {
   EXPECT_EQ(find_in_bootpd_leases(kBootpdLeases, kMac, 0x65535000), "192.168.64.4");
   EXPECT_EQ(find_in_bootpd_leases(kBootpdLeases, kMac, 0x65540000), std::nullopt);
