@@ -11,6 +11,7 @@
 #include "http/recording_server.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
+#include "vmtest/host/socket.h"
 #include "vz/capabilities.h"
 #include "vz/vm.h"
 
@@ -105,6 +106,12 @@ TEST_F(VzApiClientTest, OtherProgramsAndVersionsAreNamed) {
 
 TEST(VzApiClient, NobodyThereIsASystemError) {
   EXPECT_THROW(ApiClient("/nonexistent/api.sock").ping(soon()), std::system_error);
+}
+
+TEST(VzApiClient, SilenceEndsAtTheDeadline) {
+  const TemporaryDirectory folder;
+  const FileDescriptor nobody_answers = listen_unix(folder.path() / "api.sock");
+  EXPECT_THROW((void)ApiClient(folder.path() / "api.sock").state(Deadline::after(100ms)), Timeout);
 }
 
 TEST(VzCapabilities, NameWhatIsMissing) {

@@ -291,6 +291,25 @@ TEST_F(VzDriverTest, MachineWithoutPortsTakesNoUsbDisk) {
   EXPECT_NE(why.find("has no USB controller"), std::string::npos) << why;
 }
 
+TEST_F(VzDriverTest, AgentIsReachedByVsockWhereTheMachineHasIt) {
+  MachineConfig agent = machine();
+  agent.agent_channel = true;
+  (void)driver_.start(prepare(), agent);
+  EXPECT_TRUE(driver_.templates()->connect_agent(*vm_, Deadline::after(20s)).valid());
+  (void)driver_.stop(*vm_, 0ms);
+  (void)driver_.start(*vm_, machine());
+  const std::string why = failure_of([&] { (void)driver_.templates()->connect_agent(*vm_, Deadline::after(20s)); });
+  EXPECT_NE(why.find("the guest agent of VM \"probe\" cannot be reached"), std::string::npos) << why;
+}
+
+TEST_F(VzDriverTest, AddressIsThatOfTheLastingLease) {
+  const fs::path leases = folder_.path() / "leases";
+  write_file(leases, "{\n\tip_address=192.168.64.7\n\thw_address=1,52:54:0:12:34:57\n\tlease=0x7fffffff\n}\n");
+  ::setenv("VMTEST_DHCPD_LEASES", leases.c_str(), 1);
+  EXPECT_EQ(driver_.guest_ip(prepare()), "192.168.64.7");
+  ::unsetenv("VMTEST_DHCPD_LEASES");
+}
+
 TEST_F(VzDriverTest, AddressThatNobodyHandedOutIsNotKnown) {
   const std::string why = failure_of([&] { (void)driver_.guest_ip(prepare()); });
   EXPECT_NE(why.find("no lease of this host has MAC 52:54:00:12:34:57"), std::string::npos) << why;
