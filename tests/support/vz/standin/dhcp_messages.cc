@@ -12,6 +12,7 @@ namespace {
 constexpr std::size_t kHead = 236;
 constexpr std::size_t kYourAddress = 16;
 constexpr std::size_t kServerAddress = 20;
+constexpr std::size_t kHardwareAddress = 28;
 constexpr std::string_view kCookie("\x63\x82\x53\x63", 4);
 constexpr unsigned char kEnd = 255;
 /// Some clients drop what is shorter than a BOOTP message.
@@ -56,9 +57,11 @@ std::optional<DhcpQuestion> parse_dhcp(std::string_view message) {
     const std::string_view value = options.substr(2, size);
     if (option == 53 && size == 1) question.type = static_cast<unsigned char>(value[0]);
     if (option == 12) question.hostname = value;
+    if (option == 61) question.identifier = value;
     options.remove_prefix(2 + size);
   }
   if (question.type != 1 && question.type != 3) return std::nullopt;
+  if (question.identifier.empty()) question.identifier = '\1' + question.head.substr(kHardwareAddress, 6);
   return question;
 }
 
@@ -78,15 +81,18 @@ std::string answer_dhcp(const DhcpQuestion& question, const DhcpOffer& offer) {
   return message;
 }
 
-std::string lease_entry(const std::string& name, const std::string& address, const std::string& mac, long expiry) {
-  unsigned bytes[6] = {};
-  std::sscanf(mac.c_str(), "%x:%x:%x:%x:%x:%x", &bytes[0], &bytes[1], &bytes[2], &bytes[3], &bytes[4], &bytes[5]);
-  char hardware[32];
-  std::snprintf(hardware, sizeof hardware, "1,%x:%x:%x:%x:%x:%x", bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5]);
-  char lease[32];
-  std::snprintf(lease, sizeof lease, "0x%lx", static_cast<unsigned long>(expiry));
-  return "{\n\tname=" + name + "\n\tip_address=" + address + "\n\thw_address=" + hardware + "\n\tidentifier=" + hardware +
-         "\n\tlease=" + lease + "\n}\n";
+std::string lease_entry(const DhcpQuestion& question, const std::string& address, long expiry) {
+  const auto hexadecimal = [](unsigned long number) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%lx", number);
+    return std::string(text);
+  };
+  std::string hardware;
+  for (std::size_t i = 0; i < question.identifier.size(); ++i) {
+    hardware += (i == 0 ? "" : i == 1 ? "," : ":") + hexadecimal(static_cast<unsigned char>(question.identifier[i]));
+  }
+  return "{\n\tname=" + question.hostname + "\n\tip_address=" + address + "\n\thw_address=" + hardware + "\n\tidentifier=" + hardware +
+         "\n\tlease=0x" + hexadecimal(static_cast<unsigned long>(expiry)) + "\n}\n";
 }
 
 }  // namespace vmtest::vz::standin

@@ -13,6 +13,8 @@ struct DhcpQuestion {
   /// 1 discover, 3 request.
   unsigned type = 0;
   std::string hostname = {};
+  /// The client's identifier: its kind, then its bytes. The card's address where it gives none.
+  std::string identifier = {};
 };
 /// The question in a message; empty for anything else.
 [[nodiscard]] std::optional<DhcpQuestion> parse_dhcp(std::string_view message);
@@ -27,7 +29,7 @@ struct DhcpOffer {
 /// The answer to a discovery (an offer) or a request (an acknowledgement).
 [[nodiscard]] std::string answer_dhcp(const DhcpQuestion& question, const DhcpOffer& offer);
 
-/// An entry of /var/db/dhcpd_leases.
-[[nodiscard]] std::string lease_entry(const std::string& name, const std::string& address, const std::string& mac, long expiry);
+/// An entry of /var/db/dhcpd_leases: as hw_address macOS puts down the client's identifier.
+[[nodiscard]] std::string lease_entry(const DhcpQuestion& question, const std::string& address, long expiry);
 
 }  // namespace vmtest::vz::standin

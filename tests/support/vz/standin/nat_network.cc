@@ -14,7 +14,6 @@
 #include <tuple>
 #include <utility>
 
-#include "dhcp_messages.h"
 #include "vmtest/error.h"
 #include "vmtest/host/process.h"
 #include "vmtest/host/socket.h"
@@ -51,8 +50,8 @@ TapNetwork take_network() {
 
 }  // namespace
 
-NatNetwork::NatNetwork(std::string mac, std::string lease_file)
-    : mac_(std::move(mac)), lease_file_(std::move(lease_file)), tap_(make_tap()), network_(take_network()) {
+NatNetwork::NatNetwork(std::string lease_file)
+    : lease_file_(std::move(lease_file)), tap_(make_tap()), network_(take_network()) {
   configure_interface(tap_.name, network_.subnet.host, kTapPrefixLength);
   socket_ = listen_on(tap_.name);
   std::tie(stop_, stop_end_) = make_socket_pair();
@@ -80,17 +79,17 @@ void NatNetwork::serve() {
     const auto question = parse_dhcp({buffer, static_cast<std::size_t>(count)});
     if (!question) continue;
     // Before the guest knows: it says at once that it is ready.
-    if (question->type == 3) put_down(question->hostname, offer.lease_seconds);
+    if (question->type == 3) put_down(*question, offer.lease_seconds);
     const std::string answer = answer_dhcp(*question, offer);
     (void)::sendto(socket_.get(), answer.data(), answer.size(), 0, reinterpret_cast<const sockaddr*>(&everybody), sizeof everybody);
   }
 }
 
-void NatNetwork::put_down(const std::string& hostname, unsigned lease_seconds) const {
+void NatNetwork::put_down(const DhcpQuestion& question, unsigned lease_seconds) const {
   try {
     // Other VMs' servers write to it too.
     const FileDescriptor file = open_file(lease_file_, O_WRONLY | O_CREAT | O_APPEND, 0644);
-    write_all(file.get(), lease_entry(hostname, network_.subnet.guest, mac_, std::time(nullptr) + static_cast<long>(lease_seconds)));
+    write_all(file.get(), lease_entry(question, network_.subnet.guest, std::time(nullptr) + static_cast<long>(lease_seconds)));
   } catch (const std::exception& error) {
     std::fprintf(stderr, "the lease is not put down: %s\n", error.what());
   }

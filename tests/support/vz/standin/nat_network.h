@@ -4,6 +4,7 @@
 #include <string>
 #include <thread>
 
+#include "dhcp_messages.h"
 #include "network/tap.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/ledger.h"
@@ -14,8 +15,8 @@ namespace vmtest::vz::standin {
 /// leases down as macOS' does. There is no way out of it. Gone with this.
 class NatNetwork {
  public:
-  /// `mac` is the card's. Leases go to that file. Throws vmtest::Unsupported where TAPs are not permitted.
-  NatNetwork(std::string mac, std::string lease_file);
+  /// Leases go to that file. Throws vmtest::Unsupported where TAPs are not permitted.
+  explicit NatNetwork(std::string lease_file);
   ~NatNetwork();
   NatNetwork(const NatNetwork&) = delete;
   NatNetwork& operator=(const NatNetwork&) = delete;
@@ -25,9 +26,8 @@ class NatNetwork {
 
  private:
   void serve();
-  void put_down(const std::string& hostname, unsigned lease_seconds) const;
+  void put_down(const DhcpQuestion& question, unsigned lease_seconds) const;
 
-  const std::string mac_;
   const std::string lease_file_;
   TapDevice tap_;
   TapNetwork network_;

@@ -117,8 +117,7 @@ class Describer {
       add({"-netdev", "dgram,id=" + id + ",local.type=fd,local.str=" + pass([[frames fileHandle] fileDescriptor])});
     } else if (const char* const leases = std::getenv("VMTEST_SIM_VZ_LEASES"); leases != nullptr) {
       // VMTEST_SIM_VZ_LEASES: the file that stands for /var/db/dhcpd_leases. The host reaches the guest then.
-      if ([device MACAddress] == nil) throw Unsupported("the stand-in's NAT needs a card with a MAC address");
-      description_.networks.push_back(std::make_shared<NatNetwork>(to_text([[device MACAddress] string]), leases));
+      description_.networks.push_back(std::make_shared<NatNetwork>(leases));
       add({"-netdev", "tap,id=" + id + ",fd=" + pass(description_.networks.back()->descriptor())});
     } else {
       add({"-netdev", "user,id=" + id});
