@@ -10,6 +10,10 @@ namespace {
 
 using nlohmann::json;
 
+/// Distributions load the virtio console's driver late: until then there is the empty screen, so that programs find a console. The last
+/// one named becomes the system's as soon as it is there.
+constexpr const char* kConsoles = "console=tty0 console=hvc0";
+
 json image(const DiskConfig& disk) {
   if (disk.format != DiskFormat::Raw) {
     throw Unsupported("Virtualization.framework takes raw disks only, not " + std::string(to_string(disk.format)) + ": " +
@@ -64,7 +68,7 @@ std::string on_virtio_console(const std::string& command_line) {
   std::istringstream words(command_line);
   std::string result;
   for (std::string word; words >> word;) {
-    if (word.rfind("console=ttyS0", 0) == 0 || word.rfind("console=ttyAMA0", 0) == 0) word = "console=hvc0";
+    if (word.rfind("console=ttyS0", 0) == 0 || word.rfind("console=ttyAMA0", 0) == 0) word = kConsoles;
     result += (result.empty() ? "" : " ") + word;
   }
   return result;
