@@ -59,7 +59,9 @@ Ping ApiClient::ping(const Deadline& deadline) const {
 }
 
 void ApiClient::shutdown_vmm(const Deadline& deadline) const { api_.put("vmm.shutdown", deadline); }
-void ApiClient::create(const VmConfig& config, const Deadline& deadline) const { api_.put("vm.create", to_json(config), deadline); }
+void ApiClient::create(const VmConfig& config, const Deadline& deadline) const {
+  api_.put("vm.create", to_json(config), deadline);
+}
 void ApiClient::remove(const Deadline& deadline) const { api_.put("vm.delete", deadline); }
 void ApiClient::boot(const Deadline& deadline) const { api_.put("vm.boot", deadline); }
 void ApiClient::pause(const Deadline& deadline) const { api_.put("vm.pause", deadline); }

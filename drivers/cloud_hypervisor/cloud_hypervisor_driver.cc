@@ -102,8 +102,7 @@ FileDescriptor CloudHypervisorDriver::connect_agent(const VmHandle& vm, const De
   return with_context("the guest agent of VM \"" + vm.name + "\" cannot be reached", [&] {
     for (;;) {
       try {
-        return connect_vsock(vm.runtime_dir / cloud_hypervisor::kVsockSocket, cloud_hypervisor::kAgentPort,
-                                               deadline);
+        return connect_vsock(vm.runtime_dir / cloud_hypervisor::kVsockSocket, cloud_hypervisor::kAgentPort, deadline);
       } catch (const Timeout&) {
         throw;
       } catch (const Error&) {  // it may listen a moment later

@@ -14,8 +14,8 @@ namespace vmtest {
 class Refused : public Error {
  public:
   Refused(int status, const std::string& what) : Error(what), status_(status) {}
-  /// HTTP's. Versions of Cloud Hypervisor differ: a VM that is not there is a 404 since v53, a duplicate id a 409 only after it; both
-  /// were 500.
+  /// HTTP's. Versions of Cloud Hypervisor differ: a VM that is not there is a 404 since v53, a duplicate id a 409 only after it;
+  /// both were 500.
   [[nodiscard]] int status() const { return status_; }
 
  private:
@@ -23,13 +23,12 @@ class Refused : public Error {
 };
 
 /// Calls of a server that takes and gives JSON below /api/v1 on a Unix socket, as Cloud Hypervisor's and the VZ helper's do. All
-/// throw Refused when it refuses, Timeout when it does not answer by the deadline, std::system_error when nobody listens and Error
-/// when what comes is no answer. May be used by several threads at once.
+/// throw Refused when it refuses, Timeout when it does not answer by the deadline, std::system_error when nobody listens and
+/// Error when what comes is no answer. May be used by several threads at once.
 class JsonApi {
  public:
   /// `title` is the server's name for people: "Cloud Hypervisor".
-  JsonApi(const char* title, std::filesystem::path socket)
-      : title_(title), http_(HttpClient::unix_socket(std::move(socket))) {}
+  JsonApi(const char* title, std::filesystem::path socket) : title_(title), http_(HttpClient::unix_socket(std::move(socket))) {}
 
   [[nodiscard]] const char* title() const { return title_; }
   void put(const char* endpoint, const Deadline& deadline) const;

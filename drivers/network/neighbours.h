@@ -19,13 +19,14 @@ namespace vmtest {
 /// of those still valid at `now`, seconds since the epoch.
 [[nodiscard]] std::optional<std::string> find_in_dnsmasq_leases(std::string_view text, std::string_view mac, std::int64_t now);
 
-/// In macOS' /var/db/dhcpd_leases: blocks in braces of lines "name=value", among them ip_address, hw_address ("1,52:54:0:12:34:56",
-/// without leading zeros) and lease (its end in hexadecimal seconds since the epoch): as for dnsmasq, the later one of two alike. Since macOS 15 a
-/// guest whose DHCP client has another identifier than its MAC stands there by that ("ff,...") and is not found.
+/// In macOS' /var/db/dhcpd_leases: blocks in braces of lines "name=value", among them ip_address, hw_address
+/// ("1,52:54:0:12:34:56", without leading zeros) and lease (its end in hexadecimal seconds since the epoch): as for dnsmasq, the
+/// later one of two alike. Since macOS 15 a guest whose DHCP client has another identifier than its MAC stands there by that
+/// ("ff,...") and is not found.
 [[nodiscard]] std::optional<std::string> find_in_bootpd_leases(std::string_view text, std::string_view mac, std::int64_t now);
 
-/// In the leases of macOS' DHCP server, in a file that VMTEST_DHCPD_LEASES names instead of its own; then in all of those places of this
-/// host, in that order.
+/// In the leases of macOS' DHCP server, in a file that VMTEST_DHCPD_LEASES names instead of its own; then in all of those places
+/// of this host, in that order.
 [[nodiscard]] std::optional<std::string> find_address_of(std::string_view mac);
 
 }  // namespace vmtest

@@ -98,7 +98,8 @@ TEST(DnsmasqLeasesTest, GarbageIsNoLease) {
 }
 
 constexpr const char* kBootpdLeases =
-    "{\n\tname=web\n\tip_address=192.168.64.2\n\thw_address=1,52:54:0:12:34:57\n\tidentifier=1,52:54:0:12:34:57\n\tlease=0x65540000\n}\n"
+    "{\n\tname=web\n\tip_address=192.168.64.2\n\thw_address=1,52:54:0:12:34:57\n\tidentifier=1,52:54:0:12:34:57\n\tlease="
+    "0x65540000\n}\n"
     "{\n\tname=the mac\n\tip_address=192.168.64.3\n\thw_address=1,52:54:0:12:34:56\n\tlease=0x65530000\n}\n"
     "{\n\tip_address=192.168.64.4\n\thw_address=1,52:54:0:12:34:56\n\tlease=0x65540000\n}\n"
     "{\n\tip_address=192.168.64.5\n\thw_address=ff,52:54:0:12:34:56\n\tlease=0x65550000\n}\n";
