@@ -15,8 +15,8 @@ namespace vmtest::vz_driver {
 /// The framework's states of a VM.
 enum class State { Stopped, Running, Paused, Error, Starting, Pausing, Resuming, Stopping, Saving, Restoring };
 
-/// The VZ helper's API (vz/helper/api.md), as far as the driver calls it. Beside what JsonApi throws, all throw Unsupported when the
-/// host's system or processor does not offer what was asked for. May be used by several threads at once.
+/// The VZ helper's API (vz/helper/api.md), as far as the driver calls it. Beside what JsonApi throws, all throw Unsupported when
+/// the host's system or processor does not offer what was asked for. May be used by several threads at once.
 class ApiClient {
  public:
   explicit ApiClient(std::filesystem::path socket) : api_("the VZ helper", std::move(socket)) {}

@@ -47,14 +47,22 @@ TEST_F(VzApiClientTest, EachCallIsARequest) {
   };
   const std::vector<Call> calls = {
       {"vmm.shutdown", [&] { client_.shutdown(soon()); }},
-      {"vm.create", [&] { client_.create({{"cpus", 1}}, soon()); }, R"({"cpus":1})"},
+      {"vm.create",
+       [&] {
+         client_.create({{"cpus", 1}}, soon());
+       },
+       R"({"cpus":1})"},
       {"vm.boot", [&] { client_.boot(soon()); }},
       {"vm.pause", [&] { client_.pause(soon()); }},
       {"vm.resume", [&] { client_.resume(soon()); }},
       {"vm.power-button", [&] { client_.press_power_button(soon()); }},
       {"vm.save", [&] { client_.save("/state", soon()); }, R"({"path":"/state"})"},
       {"vm.restore", [&] { client_.restore("/state", soon()); }, R"({"path":"/state"})"},
-      {"vm.attach-usb-disk", [&] { client_.attach_usb_disk({{"id", "a"}}, soon()); }, R"({"id":"a"})"},
+      {"vm.attach-usb-disk",
+       [&] {
+         client_.attach_usb_disk({{"id", "a"}}, soon());
+       },
+       R"({"id":"a"})"},
       {"vm.detach-usb-disk", [&] { client_.detach_usb_disk("a", soon()); }, R"({"id":"a"})"},
   };
   for (const Call& call : calls) {
@@ -104,9 +112,7 @@ TEST_F(VzApiClientTest, OtherProgramsAndVersionsAreNamed) {
   EXPECT_NE(failure_of([&] { client_.ping(soon()); }).find("it calls itself vfkit"), std::string::npos);
 }
 
-TEST(VzApiClient, NobodyThereIsASystemError) {
-  EXPECT_THROW(ApiClient("/nonexistent/api.sock").ping(soon()), std::system_error);
-}
+TEST(VzApiClient, NobodyThereIsASystemError) { EXPECT_THROW(ApiClient("/nonexistent/api.sock").ping(soon()), std::system_error); }
 
 TEST(VzApiClient, SilenceEndsAtTheDeadline) {
   const TemporaryDirectory folder;

@@ -22,8 +22,8 @@ struct HostCapabilities {
 /// Reads the answer of host.capabilities. Throws Error when it is none.
 [[nodiscard]] HostCapabilities parse_capabilities(std::string_view text);
 
-/// The helper's program: VMTEST_VZ_HELPER, else beside this program, in the build tree or the installed libexec folder. Throws Error
-/// naming the places looked at; on another system than macOS only the variable is looked at.
+/// The helper's program: VMTEST_VZ_HELPER, else beside this program, in the build tree or the installed libexec folder. Throws
+/// Error naming the places looked at; on another system than macOS only the variable is looked at.
 [[nodiscard]] std::filesystem::path find_helper();
 /// Asks it, once a process. Throws Error with its words when it does not answer.
 [[nodiscard]] const HostCapabilities& host_capabilities(const std::filesystem::path& helper);

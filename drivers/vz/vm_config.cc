@@ -10,8 +10,8 @@ namespace {
 
 using nlohmann::json;
 
-/// Distributions load the virtio console's driver late: until then there is the empty screen, so that programs find a console. The last
-/// one named becomes the system's as soon as it is there.
+/// Distributions load the virtio console's driver late: until then there is the empty screen, so that programs find a console.
+/// The last one named becomes the system's as soon as it is there.
 constexpr const char* kConsoles = "console=tty0 console=hvc0";
 
 json image(const DiskConfig& disk) {
@@ -27,9 +27,8 @@ json boot_loader(const MachineConfig& machine, const Paths& paths) {
   switch (machine.boot) {
     case BootMode::Direct: {
       if (machine.kernel.empty()) throw Unsupported("Virtualization.framework needs a kernel for a direct boot");
-      json loader = {{"type", "linux"},
-                     {"kernel", machine.kernel.string()},
-                     {"command_line", on_virtio_console(machine.command_line)}};
+      json loader = {
+          {"type", "linux"}, {"kernel", machine.kernel.string()}, {"command_line", on_virtio_console(machine.command_line)}};
       if (!machine.initramfs.empty()) loader["initramfs"] = machine.initramfs.string();
       return loader;
     }
@@ -58,7 +57,8 @@ void require_possible(const MachineConfig& machine) {
   if (!machine.cpu_model.empty() && machine.cpu_model != "host") {
     throw Unsupported("Virtualization.framework gives the guest the host's CPU, not \"" + machine.cpu_model + "\"");
   }
-  if (!machine.allow_reboot) throw Unsupported("Virtualization.framework starts a guest that reboots again; it cannot be told not to");
+  if (!machine.allow_reboot)
+    throw Unsupported("Virtualization.framework starts a guest that reboots again; it cannot be told not to");
   if (!machine.extra_arguments.empty()) throw Unsupported("the VZ helper takes no further arguments for the hypervisor");
 }
 

@@ -45,8 +45,9 @@ std::unique_ptr<SupervisedVm> VzDriver::make_vm(const VmHandle& vm, std::shared_
 
 HostSide VzDriver::take_host_side(const PrepareRequest& request) const {
   if (request.ssh_port) {
-    throw Unsupported("no port of the host leads to a guest on the framework's NAT, which has an address of its own; leave ssh_port "
-                      "out");
+    throw Unsupported(
+        "no port of the host leads to a guest on the framework's NAT, which has an address of its own; leave ssh_port "
+        "out");
   }
   MachineConfig machine;
   machine.kernel = "/";
@@ -117,8 +118,12 @@ void VzDriver::attach_disk(const VmHandle& vm, const DiskConfig& disk, const Dea
   const auto target = require_vz(vm, "be given a disk");
   const std::lock_guard lock(target->order());
   require_state(target->handle(), target->state(), {VmState::Running}, "be given a disk");
-  with_context("cannot plug disk \"" + disk.id + "\" into VM \"" + vm.name + "\"",
-               [&] { target->api().attach_usb_disk(vz_driver::usb_disk(disk), deadline); });
+  with_context("cannot plug disk \"" + disk.id + "\" into VM \"" + vm.name + "\"", [&] {
+    if (!disk.serial.empty()) {
+      throw Unsupported("a USB disk of Virtualization.framework's shows the guest no serial number to be found by");
+    }
+    target->api().attach_usb_disk(vz_driver::usb_disk(disk), deadline);
+  });
 }
 
 void VzDriver::attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline&) {

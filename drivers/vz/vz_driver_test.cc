@@ -279,8 +279,12 @@ TEST_F(VzDriverTest, UsbDiskComesAndGoes) {
   const std::string twice = failure_of([&] { facet.attach_disk(*vm_, disk, Deadline::after(20s)); });
   EXPECT_NE(twice.find("attached already"), std::string::npos) << twice;
   facet.detach_disk(*vm_, disk, Deadline::after(20s));
-  EXPECT_NE(failure_of([&] { facet.detach_disk(*vm_, disk, Deadline::after(20s)); }).find("no disk 'plugged0'"), std::string::npos);
+  EXPECT_NE(failure_of([&] { facet.detach_disk(*vm_, disk, Deadline::after(20s)); }).find("no disk 'plugged0'"),
+            std::string::npos);
   EXPECT_THROW(facet.attach_nic(*vm_, {}, Deadline::after(20s)), Unsupported);
+  DiskConfig with_serial = disk;
+  with_serial.serial = "precious";
+  EXPECT_THROW(facet.attach_disk(*vm_, with_serial, Deadline::after(20s)), Unsupported);
   EXPECT_EQ(driver_.state(*vm_), VmState::Running);
 }
 

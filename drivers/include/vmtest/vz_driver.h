@@ -15,8 +15,8 @@ class VzVm;
 
 /// Drives Apple's Virtualization.framework by a helper process, vmtest-vz-helper, which is VMTEST_VZ_HELPER or stands beside this
 /// program or where it was built or installed: guests of a Mac's own processor, macOS 12 or newer. What the Mac's system and
-/// processor offer decides what the driver does (`vmtest-vz-helper --capabilities`). Disks are raw and stand alone. A card is on the
-/// framework's NAT, where the guest gets an address by DHCP that the host reaches.
+/// processor offer decides what the driver does (`vmtest-vz-helper --capabilities`). Disks are raw and stand alone. A card is on
+/// the framework's NAT, where the guest gets an address by DHCP that the host reaches.
 ///
 /// Files in the VM's work folder: handle.json, command_line.txt, vm.json (what the helper was asked to create), console.log,
 /// events.jsonl, vz-helper.log, machine-identifier. Sockets in its runtime folder: api.sock, console.sock, vsock.sock.

@@ -101,7 +101,8 @@ std::vector<ApiServer::Route> ApiServer::routes() {
   };
   return {
       {"vmm.ping", Method::Get, "cannot answer", without_body([this] { return ping(); })},
-      {"host.capabilities", Method::Get, "cannot ask the host", without_body([this] { return capabilities_of(hypervisor_.facts()); })},
+      {"host.capabilities", Method::Get, "cannot ask the host",
+       without_body([this] { return capabilities_of(hypervisor_.facts()); })},
       {"vmm.shutdown", Method::Put, "cannot shut down", without_body([this] {
          exit_.ask(0, "vmm.shutdown");
          return json();

@@ -91,8 +91,8 @@ std::string lease_entry(const DhcpQuestion& question, const std::string& address
   for (std::size_t i = 0; i < question.identifier.size(); ++i) {
     hardware += (i == 0 ? "" : i == 1 ? "," : ":") + hexadecimal(static_cast<unsigned char>(question.identifier[i]));
   }
-  return "{\n\tname=" + question.hostname + "\n\tip_address=" + address + "\n\thw_address=" + hardware + "\n\tidentifier=" + hardware +
-         "\n\tlease=0x" + hexadecimal(static_cast<unsigned long>(expiry)) + "\n}\n";
+  return "{\n\tname=" + question.hostname + "\n\tip_address=" + address + "\n\thw_address=" + hardware +
+         "\n\tidentifier=" + hardware + "\n\tlease=0x" + hexadecimal(static_cast<unsigned long>(expiry)) + "\n}\n";
 }
 
 }  // namespace vmtest::vz::standin

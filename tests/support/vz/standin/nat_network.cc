@@ -50,8 +50,7 @@ TapNetwork take_network() {
 
 }  // namespace
 
-NatNetwork::NatNetwork(std::string lease_file)
-    : lease_file_(std::move(lease_file)), tap_(make_tap()), network_(take_network()) {
+NatNetwork::NatNetwork(std::string lease_file) : lease_file_(std::move(lease_file)), tap_(make_tap()), network_(take_network()) {
   configure_interface(tap_.name, network_.subnet.host, kTapPrefixLength);
   socket_ = listen_on(tap_.name);
   std::tie(stop_, stop_end_) = make_socket_pair();
@@ -81,7 +80,8 @@ void NatNetwork::serve() {
     // Before the guest knows: it says at once that it is ready.
     if (question->type == 3) put_down(*question, offer.lease_seconds);
     const std::string answer = answer_dhcp(*question, offer);
-    (void)::sendto(socket_.get(), answer.data(), answer.size(), 0, reinterpret_cast<const sockaddr*>(&everybody), sizeof everybody);
+    (void)::sendto(socket_.get(), answer.data(), answer.size(), 0, reinterpret_cast<const sockaddr*>(&everybody),
+                   sizeof everybody);
   }
 }
 
