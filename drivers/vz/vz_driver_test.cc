@@ -1,148 +1,19 @@
-// What is the VZ driver's own, beside what drivers/contract tries on all: with what stands in for Apple's framework where
-// VMTEST_VZ_HELPER names no helper, and a kernel that halts.
-
-#include "vmtest/vz_driver.h"
+// What is the VZ driver's own, beside what drivers/contract tries on all.
 
 #include <gtest/gtest.h>
 #include <signal.h>
 
-#include <atomic>
-#include <cstdlib>
-#include <functional>
-#include <future>
-#include <nlohmann/json.hpp>
-#include <optional>
+#include <chrono>
 
-#include "halting_kernel.h"
 #include "vmtest/error.h"
-#include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
-#include "vmtest/host/socket.h"
-#include "vmtest/supervisor.h"
-#include "vmtest/types.h"
+#include "vz/vz_driver_fixture.h"
 
 namespace vmtest {
 namespace {
 
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
-using nlohmann::json;
-
-std::string failure_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
-
-class VzDriverTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    if (!std::string(VMTEST_SIMULATED_VZ_HELPER).empty()) ::setenv(kVariable, VMTEST_SIMULATED_VZ_HELPER, 0);
-    if (const auto why = driver_.unavailable_reason()) GTEST_SKIP() << *why;
-    named_ = std::getenv(kVariable);
-  }
-  void TearDown() override {
-    if (vm_) driver_.destroy(*vm_);
-    if (named_) ::setenv(kVariable, named_->c_str(), 1);
-  }
-
-  [[nodiscard]] PrepareRequest request() const {
-    PrepareRequest request;
-    request.name = "probe";
-    request.vms_dir = folder_.path() / "vms";
-    request.nics = {{.mac_address = "52:54:00:12:34:57"}};
-    return request;
-  }
-  [[nodiscard]] MachineConfig machine() const {
-    MachineConfig machine;
-    machine.architecture = host_architecture();
-    machine.memory_mib = 64;
-    machine.kernel = testing::halting_kernel();
-    machine.nics = request().nics;
-    return machine;
-  }
-  const VmHandle& prepare() { return *(vm_ = driver_.prepare(request())); }
-  /// What a start says with a helper that has that fault.
-  std::string failure_with(const char* fault) {
-    // Known by its path: its capabilities are asked for once a process.
-    const fs::path program = folder_.path() / fault;
-    fs::create_symlink(VMTEST_FAKE_VZ_HELPER, program);
-    ::setenv("FAKE_VZ_REAL_HELPER", named_->c_str(), 1);
-    ::setenv("FAKE_VZ_FAULT", fault, 1);
-    ::setenv(kVariable, program.c_str(), 1);
-    prepare();
-    return failure_of([&] { (void)driver_.start(*vm_, machine()); });
-  }
-  [[nodiscard]] pid_t helper() const {
-    return SupervisorConnection::connect(vm_->supervisor_socket())->status().processes.at("vmtest-vz-helper");
-  }
-
-  static constexpr const char* kVariable = "VMTEST_VZ_HELPER";
-  TemporaryDirectory folder_;
-  std::optional<std::string> named_;
-  VzDriver driver_;
-  std::optional<VmHandle> vm_;
-};
-
-TEST_F(VzDriverTest, HelperThatIsNotThereIsNamed) {
-  ::setenv(kVariable, "/nonexistent/helper", 1);
-  EXPECT_EQ(driver_.unavailable_reason(), "VMTEST_VZ_HELPER names /nonexistent/helper, which cannot be executed");
-  ::unsetenv(kVariable);
-  const auto why = driver_.unavailable_reason();
-  ASSERT_TRUE(why);
-  EXPECT_NE(why->find("Virtualization.framework is macOS'; this is Linux"), std::string::npos) << *why;
-}
-
-TEST_F(VzDriverTest, HelperThatDoesNotKnowItsHostIsQuoted) {
-  const std::string why = failure_with("no-capabilities");
-  EXPECT_NE(why.find("it does not know itself"), std::string::npos) << why;
-  EXPECT_EQ(driver_.state(*vm_), VmState::Prepared);
-  EXPECT_NE(driver_.unavailable_reason(), std::nullopt);
-}
-
-TEST_F(VzDriverTest, HelperOfAnotherVersionIsRefused) {
-  const std::string why = failure_with("version");
-  EXPECT_NE(why.find("version 9 of its API, this driver version 1"), std::string::npos) << why;
-  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
-}
-
-TEST_F(VzDriverTest, AnswerThatIsCutShortIsAnError) {
-  const std::string why = failure_with("cut-short");
-  EXPECT_NE(why.find("cannot start VM \"probe\""), std::string::npos) << why;
-  EXPECT_NE(why.find("vm.create"), std::string::npos) << why;
-  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
-}
-
-TEST_F(VzDriverTest, AnswerThatIsGarbageIsAnError) {
-  const std::string why = failure_with("garbage");
-  EXPECT_NE(why.find("cannot start VM \"probe\""), std::string::npos) << why;
-  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
-}
-
-TEST_F(VzDriverTest, ErrorOfAnotherFormIsQuoted) {
-  const std::string why = failure_with("own-error");
-  EXPECT_NE(why.find("refuses vm.create (500): an error of its own kind"), std::string::npos) << why;
-  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
-}
-
-TEST_F(VzDriverTest, DeathBetweenCreateAndBootIsToldInItsLastWords) {
-  const std::string why = failure_with("die-before-boot");
-  EXPECT_NE(why.find("ended at its start with exit code 7"), std::string::npos) << why;
-  EXPECT_NE(why.find("the helper's last words"), std::string::npos) << why;
-  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
-  driver_.destroy(*vm_);
-  EXPECT_FALSE(fs::exists(vm_->work_dir));
-  EXPECT_FALSE(fs::exists(vm_->runtime_dir));
-}
-
-TEST_F(VzDriverTest, VmThatDoesNotRunAfterItsBootIsAnError) {
-  const std::string why = failure_with("never-runs");
-  EXPECT_NE(why.find("its VM is stopped"), std::string::npos) << why;
-  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
-}
 
 TEST_F(VzDriverTest, NetworksItDoesNotHaveAreRefusedAndNothingIsLeft) {
   for (const NicKind kind : {NicKind::Tap, NicKind::Isolated}) {
