@@ -10,10 +10,6 @@ namespace {
 
 using nlohmann::json;
 
-/// Distributions load the virtio console's driver late: until then there is the empty screen, so that programs find a console.
-/// The last one named becomes the system's as soon as it is there.
-constexpr const char* kConsoles = "console=tty0 console=hvc0";
-
 json image(const DiskConfig& disk) {
   if (disk.format != DiskFormat::Raw) {
     throw Unsupported("Virtualization.framework takes raw disks only, not " + std::string(to_string(disk.format)) + ": " +
@@ -67,10 +63,16 @@ void require_possible(const MachineConfig& machine) {
 std::string on_virtio_console(const std::string& command_line) {
   std::istringstream words(command_line);
   std::string result;
+  bool has_console = false;
   for (std::string word; words >> word;) {
-    if (word.rfind("console=ttyS0", 0) == 0 || word.rfind("console=ttyAMA0", 0) == 0) word = kConsoles;
+    if (word.rfind("console=ttyS0", 0) == 0 || word.rfind("console=ttyAMA0", 0) == 0) {
+      has_console = true;
+      continue;
+    }
     result += (result.empty() ? "" : " ") + word;
   }
+  // The last one named is the system's console.
+  if (has_console) result += std::string(result.empty() ? "" : " ") + "console=hvc0";
   return result;
 }
 

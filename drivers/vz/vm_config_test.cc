@@ -33,7 +33,7 @@ MachineConfig full_machine() {
 TEST(VzVmConfig, WholeMachineIsSaid) {
   EXPECT_EQ(vm_config(full_machine(), kPaths, Identifier::Offered), json::parse(R"({
     "boot_loader": {"type": "linux", "kernel": "/images/vmlinux", "initramfs": "/images/initrd.img",
-                    "command_line": "console=tty0 console=hvc0 root=LABEL=root quiet"},
+                    "command_line": "root=LABEL=root quiet console=hvc0"},
     "platform": {"type": "generic", "machine_identifier": "/work/machine-identifier"},
     "cpus": 2, "memory_mib": 512, "entropy": true, "balloon": false, "usb_controller": true,
     "serial": {"type": "socket", "socket": "/run/console.sock", "log": "/work/console.log", "append": true},
@@ -91,8 +91,9 @@ TEST(VzVmConfig, WhatTheFrameworkLacksIsUnsupported) {
 }
 
 TEST(VzVmConfig, ConsoleIsTheVirtioOne) {
-  EXPECT_EQ(on_virtio_console("console=ttyS0 quiet"), "console=tty0 console=hvc0 quiet");
-  EXPECT_EQ(on_virtio_console("quiet  console=ttyAMA0,115200n8 x"), "quiet console=tty0 console=hvc0 x");
+  EXPECT_EQ(on_virtio_console("console=ttyS0 quiet"), "quiet console=hvc0");
+  EXPECT_EQ(on_virtio_console("quiet  console=ttyAMA0,115200n8 x"), "quiet x console=hvc0");
+  EXPECT_EQ(on_virtio_console("console=ttyS0 quiet console=tty0"), "quiet console=tty0 console=hvc0");
   EXPECT_EQ(on_virtio_console("console=tty0 earlycon=ttyS0"), "console=tty0 earlycon=ttyS0");
   EXPECT_EQ(on_virtio_console(""), "");
 }
