@@ -102,14 +102,13 @@ class BootTest(HelperTestCase):
             self.addCleanup(os.unlink, leases.name)
         helper = self.start("--stay", environment={"VMTEST_SIM_VZ_LEASES": leases.name})
         path = helper.folder / "vsock"
-        config = self.tiny(
-            helper, nics=[{"type": "nat", "mac": "52:54:00:12:34:56"}], vsock={"socket": str(path)}
-        )
+        nics = [{"type": "nat", "mac": "52:54:00:12:34:56"}]
+        config = self.tiny(helper, nics=nics, vsock={"socket": str(path)})
         boot_loader = dict(config["boot_loader"])  # type: ignore[call-overload]
         config["boot_loader"] = {**boot_loader, "command_line": boot_loader["command_line"] + " vmtest.shell=1"}
         helper.put("vm.create", config)
         helper.put("vm.boot")
-        self.await_text(helper, "VMRS_READY 10.0.2.15")
+        self.await_text(helper, "VMRS_READY 198.")
         agent = socket.socket(socket.AF_UNIX)
         self.addCleanup(agent.close)
         agent.settimeout(120)
