@@ -8,6 +8,7 @@
 #include <system_error>
 #include <vector>
 
+#include "failure.h"
 #include "http/recording_server.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
@@ -19,18 +20,10 @@ namespace vmtest::vz_driver {
 namespace {
 
 using nlohmann::json;
+using testing::failure_of;
 using namespace std::chrono_literals;
 
 Deadline soon() { return Deadline::after(20s); }
-
-std::string failure_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
 
 class VzApiClientTest : public ::testing::Test {
  protected:

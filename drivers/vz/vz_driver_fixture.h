@@ -4,10 +4,10 @@
 
 #include <cstdlib>
 #include <filesystem>
-#include <functional>
 #include <optional>
 #include <string>
 
+#include "failure.h"
 #include "halting_kernel.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/supervisor.h"
@@ -16,14 +16,7 @@
 
 namespace vmtest {
 
-inline std::string failure_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
+using testing::failure_of;
 
 /// With what stands in for Apple's framework where VMTEST_VZ_HELPER names no helper, and a kernel that halts.
 class VzDriverTest : public ::testing::Test {

@@ -70,5 +70,13 @@ TEST_F(VzFaultsTest, VmThatDoesNotRunAfterItsBootIsAnError) {
   EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
 }
 
+TEST_F(VzFaultsTest, PathThatIsNoTextOfJsonIsAnError) {
+  MachineConfig odd = machine();
+  odd.disks = {{.path = "/no/\xff/text.raw", .format = DiskFormat::Raw, .id = "root"}};
+  const std::string why = failure_of([&] { (void)driver_.start(prepare(), odd); });
+  EXPECT_NE(why.find("UTF-8"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Prepared);
+}
+
 }  // namespace
 }  // namespace vmtest
