@@ -36,8 +36,8 @@ enum class Identifier { Offered, Missing };
 /// The body of vm.attach-usb-disk.
 [[nodiscard]] nlohmann::json usb_disk(const DiskConfig& disk);
 
-/// A kernel's command line with the framework's only console, hvc0, in place of a PC's or a board's serial port. It comes last, which
-/// makes it the system's whatever others are named.
+/// A kernel's command line with the framework's only console, hvc0, in place of a PC's or a board's serial port. It comes last,
+/// which makes it the system's whatever others are named.
 [[nodiscard]] std::string on_virtio_console(const std::string& command_line);
 
 }  // namespace vmtest::vz_driver
