@@ -48,6 +48,33 @@ TEST_F(CloneTest, OverlayCanBeLarger) {
   EXPECT_EQ(info(folder_.path() / "clone")["virtual-size"], 64 * 1024 * 1024);
 }
 
+TEST_F(CloneTest, RawCopyOfAnOverlayStandsAlone) {
+  clone_disk(request(), soon());
+  CloneRequest raw = request();
+  raw.source = request().target;
+  raw.source_format = DiskFormat::Qcow2;
+  raw.target = folder_.path() / "raw";
+  raw.method = CloneMethod::RawCopy;
+  raw.size_mib = 16;
+  EXPECT_EQ(clone_disk(raw, soon()), DiskFormat::Raw);
+  const auto shown = info(raw.target);
+  EXPECT_EQ(shown["format"], "raw");
+  EXPECT_EQ(shown["virtual-size"], 16 * 1024 * 1024);
+  EXPECT_FALSE(shown.contains("backing-filename"));
+  EXPECT_LT(shown["actual-size"], 1024 * 1024) << "it is not sparse";
+}
+
+TEST_F(CloneTest, RawCopyIsNeverSmaller) {
+  CloneRequest raw = request();
+  raw.method = CloneMethod::RawCopy;
+  raw.size_mib = 4;
+  EXPECT_THROW(clone_disk(raw, soon()), Error);
+  EXPECT_FALSE(std::filesystem::exists(raw.target));
+  raw.size_mib.reset();
+  EXPECT_EQ(clone_disk(raw, soon()), DiskFormat::Raw);
+  EXPECT_EQ(read_file(raw.target), read_file(base_));
+}
+
 TEST_F(CloneTest, NeverOverwrites) {
   write_file(folder_.path() / "clone", "precious");
   EXPECT_THROW(clone_disk(request(), soon()), Error);

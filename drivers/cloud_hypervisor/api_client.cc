@@ -12,9 +12,7 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-constexpr int kOk = 200;
 constexpr int kNoContent = 204;
-constexpr std::size_t kShownLength = 2000;
 
 std::string file_url(const fs::path& path) { return "file://" + path.string(); }
 
@@ -41,41 +39,8 @@ auto taken(const json& answer, const char* endpoint, Take&& take) -> decltype(ta
 
 }  // namespace
 
-std::string words_of_refusal(const std::string& body) {
-  const json words = json::parse(body, nullptr, false);
-  std::string text;
-  if (words.is_array()) {
-    for (const json& word : words) {
-      if (!word.is_string()) continue;
-      text += (text.empty() ? "" : ": ") + word.get<std::string>();
-    }
-  }
-  if (text.empty()) text = body;
-  if (text.size() > kShownLength) text = text.substr(0, kShownLength) + " ...";
-  return text.empty() ? "no reason given" : sanitize_console(text);
-}
-
-HttpReply ApiClient::ask(const char* method, const char* endpoint, const std::string& body, const Deadline& deadline) const {
-  HttpReply reply = http_.send({method, std::string("/api/v1/") + endpoint, body}, deadline);
-  if (reply.status == kOk || reply.status == kNoContent) return reply;
-  throw Refused(reply.status, std::string("Cloud Hypervisor refuses ") + endpoint + " (" + std::to_string(reply.status) +
-                                  "): " + words_of_refusal(reply.body));
-}
-
-void ApiClient::put(const char* endpoint, const Deadline& deadline) const { (void)ask("PUT", endpoint, "", deadline); }
-
-void ApiClient::put(const char* endpoint, const json& body, const Deadline& deadline) const {
-  (void)ask("PUT", endpoint, body.dump(), deadline);
-}
-
-json ApiClient::get(const char* endpoint, const Deadline& deadline) const {
-  json answer = json::parse(ask("GET", endpoint, "", deadline).body, nullptr, false);
-  if (!answer.is_object()) throw Error(std::string("the answer to ") + endpoint + " is no JSON object");
-  return answer;
-}
-
 std::optional<PciDeviceInfo> ApiClient::add(const char* endpoint, const json& body, const Deadline& deadline) const {
-  const HttpReply reply = ask("PUT", endpoint, body.dump(), deadline);
+  const HttpReply reply = api_.ask("PUT", endpoint, body.dump(), deadline);
   if (reply.status == kNoContent) return std::nullopt;
   return taken(json::parse(reply.body, nullptr, false), endpoint, [](const json& answer) {
     return PciDeviceInfo{answer.at("id"), answer.at("bdf")};
@@ -83,7 +48,7 @@ std::optional<PciDeviceInfo> ApiClient::add(const char* endpoint, const json& bo
 }
 
 Ping ApiClient::ping(const Deadline& deadline) const {
-  return taken(get("vmm.ping", deadline), "vmm.ping", [](const json& answer) {
+  return taken(api_.get("vmm.ping", deadline), "vmm.ping", [](const json& answer) {
     Ping ping;
     ping.version = answer.at("version");
     ping.build_version = answer.value("build_version", "");
@@ -93,16 +58,18 @@ Ping ApiClient::ping(const Deadline& deadline) const {
   });
 }
 
-void ApiClient::shutdown_vmm(const Deadline& deadline) const { put("vmm.shutdown", deadline); }
-void ApiClient::create(const VmConfig& config, const Deadline& deadline) const { put("vm.create", to_json(config), deadline); }
-void ApiClient::remove(const Deadline& deadline) const { put("vm.delete", deadline); }
-void ApiClient::boot(const Deadline& deadline) const { put("vm.boot", deadline); }
-void ApiClient::pause(const Deadline& deadline) const { put("vm.pause", deadline); }
-void ApiClient::resume(const Deadline& deadline) const { put("vm.resume", deadline); }
-void ApiClient::shutdown(const Deadline& deadline) const { put("vm.shutdown", deadline); }
-void ApiClient::reboot(const Deadline& deadline) const { put("vm.reboot", deadline); }
-void ApiClient::press_power_button(const Deadline& deadline) const { put("vm.power-button", deadline); }
-void ApiClient::inject_nmi(const Deadline& deadline) const { put("vm.nmi", deadline); }
+void ApiClient::shutdown_vmm(const Deadline& deadline) const { api_.put("vmm.shutdown", deadline); }
+void ApiClient::create(const VmConfig& config, const Deadline& deadline) const {
+  api_.put("vm.create", to_json(config), deadline);
+}
+void ApiClient::remove(const Deadline& deadline) const { api_.put("vm.delete", deadline); }
+void ApiClient::boot(const Deadline& deadline) const { api_.put("vm.boot", deadline); }
+void ApiClient::pause(const Deadline& deadline) const { api_.put("vm.pause", deadline); }
+void ApiClient::resume(const Deadline& deadline) const { api_.put("vm.resume", deadline); }
+void ApiClient::shutdown(const Deadline& deadline) const { api_.put("vm.shutdown", deadline); }
+void ApiClient::reboot(const Deadline& deadline) const { api_.put("vm.reboot", deadline); }
+void ApiClient::press_power_button(const Deadline& deadline) const { api_.put("vm.power-button", deadline); }
+void ApiClient::inject_nmi(const Deadline& deadline) const { api_.put("vm.nmi", deadline); }
 
 State ApiClient::state(const Deadline& deadline) const {
   return taken(info(deadline), "vm.info", [](const json& answer) {
@@ -119,23 +86,23 @@ State ApiClient::state(const Deadline& deadline) const {
   });
 }
 
-json ApiClient::info(const Deadline& deadline) const { return get("vm.info", deadline); }
-json ApiClient::counters(const Deadline& deadline) const { return get("vm.counters", deadline); }
+json ApiClient::info(const Deadline& deadline) const { return api_.get("vm.info", deadline); }
+json ApiClient::counters(const Deadline& deadline) const { return api_.get("vm.counters", deadline); }
 
 void ApiClient::resize(const Resize& sizes, const Deadline& deadline) const {
   json body = json::object();
   put_optional(body, "desired_vcpus", sizes.vcpus);
   put_optional(body, "desired_ram", sizes.ram);
   put_optional(body, "desired_balloon", sizes.balloon);
-  put("vm.resize", body, deadline);
+  api_.put("vm.resize", body, deadline);
 }
 
 void ApiClient::resize_disk(const std::string& id, std::uint64_t bytes, const Deadline& deadline) const {
-  put("vm.resize-disk", {{"id", id}, {"desired_size", bytes}}, deadline);
+  api_.put("vm.resize-disk", {{"id", id}, {"desired_size", bytes}}, deadline);
 }
 
 void ApiClient::resize_zone(const std::string& id, std::uint64_t bytes, const Deadline& deadline) const {
-  put("vm.resize-zone", {{"id", id}, {"desired_ram", bytes}}, deadline);
+  api_.put("vm.resize-zone", {{"id", id}, {"desired_ram", bytes}}, deadline);
 }
 
 std::optional<PciDeviceInfo> ApiClient::add_device(const fs::path& sysfs, const std::string& id, const Deadline& deadline) const {
@@ -184,28 +151,28 @@ std::optional<PciDeviceInfo> ApiClient::add_vsock(const VsockConfig& vsock, cons
 }
 
 void ApiClient::remove_device(const std::string& id, const Deadline& deadline) const {
-  put("vm.remove-device", {{"id", id}}, deadline);
+  api_.put("vm.remove-device", {{"id", id}}, deadline);
 }
 
 void ApiClient::snapshot(const fs::path& folder, const Deadline& deadline) const {
-  put("vm.snapshot", {{"destination_url", file_url(folder)}}, deadline);
+  api_.put("vm.snapshot", {{"destination_url", file_url(folder)}}, deadline);
 }
 
 void ApiClient::restore(const Restore& restore, const Deadline& deadline) const {
   json body = {{"source_url", file_url(restore.folder)}, {"resume", restore.resume}, {"prefault", restore.prefault}};
   if (restore.memory_mode) body["memory_restore_mode"] = *restore.memory_mode == MemoryRestoreMode::Copy ? "Copy" : "OnDemand";
-  put("vm.restore", body, deadline);
+  api_.put("vm.restore", body, deadline);
 }
 
 void ApiClient::dump_core(const fs::path& file, const Deadline& deadline) const {
-  put("vm.coredump", {{"destination_url", file_url(file)}}, deadline);
+  api_.put("vm.coredump", {{"destination_url", file_url(file)}}, deadline);
 }
 
 void ApiClient::receive_migration(const ReceiveMigration& migration, const Deadline& deadline) const {
   json body = {{"receiver_url", migration.url}};
   put_text(body, "tls_dir", migration.tls_dir.string());
   put_mode(body, migration.mode);
-  put("vm.receive-migration", body, deadline);
+  api_.put("vm.receive-migration", body, deadline);
 }
 
 void ApiClient::send_migration(const SendMigration& migration, const Deadline& deadline) const {
@@ -216,7 +183,7 @@ void ApiClient::send_migration(const SendMigration& migration, const Deadline& d
   put_optional(body, "connections", migration.connections);
   put_text(body, "tls_dir", migration.tls_dir.string());
   put_mode(body, migration.mode);
-  put("vm.send-migration", body, deadline);
+  api_.put("vm.send-migration", body, deadline);
 }
 
 }  // namespace vmtest::cloud_hypervisor

@@ -7,23 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "http/json_api.h"
 #include "vm_config.h"
 #include "vmtest/deadline.h"
-#include "vmtest/error.h"
-#include "vmtest/host/http_client.h"
 
 namespace vmtest::cloud_hypervisor {
-
-/// Cloud Hypervisor refused a request: `what()` has its own words, the outermost first.
-class Refused : public Error {
- public:
-  Refused(int status, const std::string& what) : Error(what), status_(status) {}
-  /// HTTP's. Versions differ: a VM that is not there is a 404 since v53, a duplicate id a 409 only after it; both were 500.
-  [[nodiscard]] int status() const { return status_; }
-
- private:
-  int status_;
-};
 
 struct Ping {
   std::string version;
@@ -100,7 +88,7 @@ struct Vdpa {
 class ApiClient {
  public:
   /// The server listens on that Unix socket.
-  explicit ApiClient(std::filesystem::path socket) : http_(HttpClient::unix_socket(std::move(socket))) {}
+  explicit ApiClient(std::filesystem::path socket) : api_("Cloud Hypervisor", std::move(socket)) {}
 
   [[nodiscard]] Ping ping(const Deadline& deadline) const;
   /// Ends the process, without a word to the guest.
@@ -153,16 +141,9 @@ class ApiClient {
   void send_migration(const SendMigration& migration, const Deadline& deadline) const;
 
  private:
-  void put(const char* endpoint, const Deadline& deadline) const;
-  void put(const char* endpoint, const nlohmann::json& body, const Deadline& deadline) const;
-  [[nodiscard]] nlohmann::json get(const char* endpoint, const Deadline& deadline) const;
   std::optional<PciDeviceInfo> add(const char* endpoint, const nlohmann::json& body, const Deadline& deadline) const;
-  [[nodiscard]] HttpReply ask(const char* method, const char* endpoint, const std::string& body, const Deadline& deadline) const;
 
-  HttpClient http_;
+  JsonApi api_;
 };
-
-/// The words of a refusal, which is an array of strings, the outermost first; anything else as it is, made harmless to show.
-[[nodiscard]] std::string words_of_refusal(const std::string& body);
 
 }  // namespace vmtest::cloud_hypervisor

@@ -5,13 +5,13 @@
 #include <utility>
 
 #include "file_identity.h"
+#include "network/vsock.h"
 #include "state_rules.h"
 #include "supervised/host_side.h"
 #include "vm.h"
 #include "vm_config.h"
 #include "vmtest/error.h"
 #include "vmtest/types.h"
-#include "vsock.h"
 
 namespace vmtest {
 
@@ -102,8 +102,7 @@ FileDescriptor CloudHypervisorDriver::connect_agent(const VmHandle& vm, const De
   return with_context("the guest agent of VM \"" + vm.name + "\" cannot be reached", [&] {
     for (;;) {
       try {
-        return cloud_hypervisor::connect_vsock(vm.runtime_dir / cloud_hypervisor::kVsockSocket, cloud_hypervisor::kAgentPort,
-                                               deadline);
+        return connect_vsock(vm.runtime_dir / cloud_hypervisor::kVsockSocket, cloud_hypervisor::kAgentPort, deadline);
       } catch (const Timeout&) {
         throw;
       } catch (const Error&) {  // it may listen a moment later

@@ -20,6 +20,8 @@ struct Subject {
   MachineConfig machine = {};
   /// How its card is connected.
   NicKind nic = NicKind::User;
+  /// Whether a port of the host leads to the guest where the card is on no TAP.
+  bool has_ssh_port = true;
   /// A machine that its hypervisor refuses, and what its error then says. Empty: there is none.
   MachineConfig bad_machine = {};
   std::string refusal = {};

@@ -13,6 +13,7 @@
 #include "vmtest/router_driver.h"
 #include "vmtest/supervisor.h"
 #include "vmtest/types.h"
+#include "vmtest/vz_driver.h"
 
 namespace vmtest::contract {
 namespace {
@@ -63,6 +64,26 @@ Subject cloud_hypervisor(CloudHypervisorDriver::Mode mode) {
   return subject;
 }
 
+/// Virtualization.framework, or what stands in for it where VMTEST_VZ_HELPER names no helper, with a kernel that halts.
+Subject vz() {
+  if (!fs::path(VMTEST_SIMULATED_VZ_HELPER).empty()) ::setenv("VMTEST_VZ_HELPER", VMTEST_SIMULATED_VZ_HELPER, 0);
+  Subject subject;
+  subject.name = "Vz";
+  subject.make = [] { return std::make_unique<VzDriver>(); };
+  subject.machine.architecture = host_architecture();
+  subject.machine.memory_mib = 64;
+  subject.machine.kernel = testing::halting_kernel();
+  subject.has_ssh_port = false;
+  subject.bad_machine = subject.machine;
+  subject.bad_machine.disks = {{.path = "/nonexistent/gone.raw", .format = DiskFormat::Raw, .id = "root"}};
+  subject.refusal = "gone.raw";
+  subject.crash = [](Driver&, const VmHandle& vm) {
+    ::kill(SupervisorConnection::connect(vm.supervisor_socket())->status().processes.at("vmtest-vz-helper"), SIGKILL);
+  };
+  subject.processes = supervised_processes;
+  return subject;
+}
+
 Subject noop() {
   Subject subject;
   subject.name = "Noop";
@@ -96,6 +117,7 @@ const std::vector<Subject>& subjects() {
                                            noop(),
                                            cloud_hypervisor(CloudHypervisorDriver::Mode::Api),
                                            cloud_hypervisor(CloudHypervisorDriver::Mode::CommandLine),
+                                           vz(),
                                            routed(qemu()),
                                            routed(noop())};
   return all;

@@ -97,6 +97,44 @@ TEST(DnsmasqLeasesTest, GarbageIsNoLease) {
   EXPECT_EQ(find_in_dnsmasq_leases("duid 00:01:00\nx 52:54:00:12:34:56 192.168.122.10 a *\n1 2\n", kMac, 0), std::nullopt);
 }
 
+constexpr const char* kBootpdLeases =
+    "{\n\tname=web\n\tip_address=192.168.64.2\n\thw_address=1,52:54:0:12:34:57\n\tidentifier=1,52:54:0:12:34:57\n\tlease="
+    "0x65540000\n}\n"
+    "{\n\tname=the mac\n\tip_address=192.168.64.3\n\thw_address=1,52:54:0:12:34:56\n\tlease=0x65530000\n}\n"
+    "{\n\tip_address=192.168.64.4\n\thw_address=1,52:54:0:12:34:56\n\tlease=0x65540000\n}\n"
+    "{\n\tip_address=192.168.64.5\n\thw_address=ff,52:54:0:12:34:56\n\tlease=0x65550000\n}\n";
+
+TEST(BootpdLeasesTest, TakesTheLastingOneOfAMac) {
+  EXPECT_EQ(find_in_bootpd_leases(kBootpdLeases, kMac, 1000), "192.168.64.4");
+  EXPECT_EQ(find_in_bootpd_leases(kBootpdLeases, "52:54:00:12:34:57", 1000), "192.168.64.2");
+}
+
+TEST(BootpdLeasesTest, MacsAreComparedAsMacOsWritesThem) {
+  const std::string leases = "{\n\tip_address=192.168.64.9\n\thw_address=1,2:0:a:b0:0:c\n\tlease=0x65540000\n}\n";
+  EXPECT_EQ(find_in_bootpd_leases(leases, "02:00:0A:b0:00:0c", 1000), "192.168.64.9");
+  EXPECT_EQ(find_in_bootpd_leases(leases, "02:00:0a:b0:00:cc", 1000), std::nullopt);
+}
+
+TEST(BsdArpTest, FindsACardThatIsThere) {
+  constexpr const char* kTable =
+      "? (192.168.64.3) at 52:54:0:12:34:56 on bridge100 ifscope [bridge]\n"
+      "? (192.168.64.4) at (incomplete) on bridge100 ifscope [bridge]\nnonsense\n? () at 52:54:0:12:34:57 on en0\n";
+  EXPECT_EQ(find_in_bsd_arp(kTable, kMac), "192.168.64.3");
+  EXPECT_EQ(find_in_bsd_arp(kTable, "52:54:00:12:34:57"), std::nullopt);
+}
+
+TEST(BootpdLeasesTest, PassesOverExpiredLeases) {
+  EXPECT_EQ(find_in_bootpd_leases(kBootpdLeases, kMac, 0x65535000), "192.168.64.4");
+  EXPECT_EQ(find_in_bootpd_leases(kBootpdLeases, kMac, 0x65540000), std::nullopt);
+}
+
+TEST(BootpdLeasesTest, GarbageIsNoLease) {
+  for (const char* text : {"", "}\n}\n", "{\n\thw_address=1,52:54:0:12:34:56\n\tlease=0x65540000\n}\n", "ip_address=192.168.64.4",
+                           "{\n\tip_address=x\n\thw_address=1,52:54:0:12:34:56\n\tlease=0x65540000\n}\n",
+                           "{\n\tip_address=192.168.64.4\n\thw_address=1,52:54:0:12:34:56\n}\n"})
+    EXPECT_EQ(find_in_bootpd_leases(text, kMac, 0), std::nullopt) << text;
+}
+
 /// In a network namespace of its own, so that the host's network stays as it is.
 class TapDeviceTest : public testing::Test {
  protected:

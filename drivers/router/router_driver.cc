@@ -1,21 +1,27 @@
 #include "vmtest/router_driver.h"
 
 #include <cstdlib>
+#include <string_view>
 #include <utility>
 
+#include "supervisor_paths.h"
 #include "vmtest/cloud_hypervisor_driver.h"
 #include "vmtest/error.h"
 #include "vmtest/noop_driver.h"
 #include "vmtest/qemu_driver.h"
+#include "vmtest/vz_driver.h"
 
 namespace vmtest {
 namespace {
 
 std::vector<std::unique_ptr<Driver>> drivers_of_this_platform() {
   std::vector<std::unique_ptr<Driver>> drivers;
+  // Where it is, it is the usual one.
+  if (std::string_view(kSystem) == "Darwin") drivers.push_back(std::make_unique<VzDriver>());
   drivers.push_back(std::make_unique<QemuDriver>());
   for (const auto mode : {CloudHypervisorDriver::Mode::Api, CloudHypervisorDriver::Mode::CommandLine})
     drivers.push_back(std::make_unique<CloudHypervisorDriver>(mode));
+  if (std::string_view(kSystem) != "Darwin") drivers.push_back(std::make_unique<VzDriver>());
   // The last resort of nobody: it runs nothing, and is used only when it is asked for.
   drivers.push_back(std::make_unique<NoopDriver>());
   return drivers;

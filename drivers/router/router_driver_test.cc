@@ -51,18 +51,19 @@ TEST_F(RouterDriverTest, NamesWhatThereIsWhenTheWishIsNoDriver) {
     FAIL() << "it has taken " << to_string(router.kind());
   } catch (const Error& error) {
     EXPECT_STREQ(error.what(),
-                 "VMTEST_DRIVER=bochs is no driver; this platform has qemu, cloud-hypervisor, cloud-hypervisor-cli, noop");
+                 "VMTEST_DRIVER=bochs is no driver; this platform has qemu, cloud-hypervisor, cloud-hypervisor-cli, vz, noop");
   }
 }
 
 TEST_F(RouterDriverTest, NamesWhatThereIsWhenTheWishIsNotHere) {
-  ::setenv("VMTEST_DRIVER", "vz", 1);
+  ::setenv("VMTEST_DRIVER", "propolis", 1);
   try {
     const RouterDriver router;
     FAIL() << "it has taken " << to_string(router.kind());
   } catch (const Error& error) {
-    EXPECT_STREQ(error.what(),
-                 "there is no driver vz on this platform, which has qemu, cloud-hypervisor, cloud-hypervisor-cli, noop");
+    EXPECT_STREQ(
+        error.what(),
+        "there is no driver propolis on this platform, which has qemu, cloud-hypervisor, cloud-hypervisor-cli, vz, noop");
   }
 }
 

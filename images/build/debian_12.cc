@@ -309,7 +309,8 @@ void build_debian_12(const BuildContext& context) {
   image.kernel = "vmlinuz";
   image.initramfs = "initrd.img";
   image.root_device = "PARTUUID=" + ids.root_partition;
-  image.command_line = "root=" + image.root_device + " ro console=ttyS0";
+  // Until the driver of some other console is loaded there is the screen, so that programs find one.
+  image.command_line = "root=" + image.root_device + " ro console=tty0 console=ttyS0";
   image.default_user = "root";
   image.boot_modes = {BootMode::Direct, BootMode::Bios, BootMode::Uefi};
   image.features = {"cloud-init", "systemd", "openssh", "sftp", "apt", "python3", "sudo", "vmgenid", "modules"};

@@ -1,4 +1,4 @@
-#include "vsock.h"
+#include "network/vsock.h"
 
 #include <unistd.h>
 
@@ -9,11 +9,11 @@
 #include "vmtest/host/socket.h"
 #include "vmtest/host/text.h"
 
-namespace vmtest::cloud_hypervisor {
+namespace vmtest {
 namespace {
 
-/// "OK 4294967295\n" is shorter.
-constexpr std::size_t kLongestAnswer = 32;
+/// "OK 4294967295\n" is shorter, a reason of a refusal may be longer.
+constexpr std::size_t kLongestAnswer = 500;
 
 }  // namespace
 
@@ -36,4 +36,4 @@ FileDescriptor connect_vsock(const std::filesystem::path& socket, std::uint32_t 
   return stream;
 }
 
-}  // namespace vmtest::cloud_hypervisor
+}  // namespace vmtest

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "failure.h"
+#include "halting_kernel.h"
+#include "vmtest/host/directories.h"
+#include "vmtest/supervisor.h"
+#include "vmtest/types.h"
+#include "vmtest/vz_driver.h"
+
+namespace vmtest {
+
+using testing::failure_of;
+
+/// With what stands in for Apple's framework where VMTEST_VZ_HELPER names no helper, and a kernel that halts.
+class VzDriverTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!std::string(VMTEST_SIMULATED_VZ_HELPER).empty()) ::setenv(kVariable, VMTEST_SIMULATED_VZ_HELPER, 0);
+    if (const auto why = driver_.unavailable_reason()) GTEST_SKIP() << *why;
+    named_ = std::getenv(kVariable);
+  }
+  void TearDown() override {
+    if (vm_) driver_.destroy(*vm_);
+    if (named_) ::setenv(kVariable, named_->c_str(), 1);
+  }
+
+  [[nodiscard]] PrepareRequest request() const {
+    PrepareRequest request;
+    request.name = "probe";
+    request.vms_dir = folder_.path() / "vms";
+    request.nics = {{.mac_address = "52:54:00:12:34:57"}};
+    return request;
+  }
+  [[nodiscard]] MachineConfig machine() const {
+    MachineConfig machine;
+    machine.architecture = host_architecture();
+    machine.memory_mib = 64;
+    machine.kernel = testing::halting_kernel();
+    machine.nics = request().nics;
+    return machine;
+  }
+  const VmHandle& prepare() { return *(vm_ = driver_.prepare(request())); }
+  /// What a start says with a helper that has that fault.
+  std::string failure_with(const char* fault) {
+    // Known by its path: its capabilities are asked for once a process.
+    const std::filesystem::path program = folder_.path() / fault;
+    std::filesystem::create_symlink(VMTEST_FAKE_VZ_HELPER, program);
+    ::setenv("FAKE_VZ_REAL_HELPER", named_->c_str(), 1);
+    ::setenv("FAKE_VZ_FAULT", fault, 1);
+    ::setenv(kVariable, program.c_str(), 1);
+    prepare();
+    return failure_of([&] { (void)driver_.start(*vm_, machine()); });
+  }
+  [[nodiscard]] pid_t helper() const {
+    return SupervisorConnection::connect(vm_->supervisor_socket())->status().processes.at("vmtest-vz-helper");
+  }
+
+  static constexpr const char* kVariable = "VMTEST_VZ_HELPER";
+  TemporaryDirectory folder_;
+  std::optional<std::string> named_;
+  VzDriver driver_;
+  std::optional<VmHandle> vm_;
+};
+
+}  // namespace vmtest
