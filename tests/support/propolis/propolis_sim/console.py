@@ -52,7 +52,7 @@ class Console:
     async def stop(self) -> None:
         """Ends with the VM: the rest of the output goes out first."""
         if self._pump is not None:
-            # QEMU is gone, so its end of the port is closed and the pump runs dry; a client that stalls must not hold it.
+            # QEMU is gone, so the pump runs dry; a client that stalls must not hold it.
             await asyncio.wait([self._pump], timeout=1.0)
             self._pump.cancel()
         for client in list(self._clients):
