@@ -222,6 +222,37 @@ class MakingTest(SimulatorTest):
         status = server.request("GET", "/instance/migration-status").json["migration_in"]
         self.assertEqual(status, {"id": migration["migration_id"], "state": "Sync"})
 
+    def test_while_an_instance_is_made(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as source:
+            source.settimeout(30)
+            server = self.start()
+            address = f"127.0.0.1:{source.getsockname()[1]}"
+            migration = {"migration_id": body_id(), "src_addr": address, "replace_components": {}}
+            body = ensure_body() | {"init": {"method": "MigrationTarget", "value": migration}}
+            replies: list[Reply] = []
+            making = threading.Thread(target=lambda: replies.append(server.request("PUT", "/instance", body)))
+            making.start()
+            self.addCleanup(making.join)
+            with source.accept()[0] as asked:
+                head = asked.recv(4096).decode()
+                self.assertTrue(
+                    head.startswith(f"GET /instance/migrate/{migration['migration_id']}/start HTTP/1.1\r\n")
+                )
+                self.assertIn("api-version: 1.0.0\r\n", head)
+                self.assertEqual(server.state(), "Migrating")
+                self.assertEqual(
+                    server.request("GET", "/instance/spec").json["spec"]["type"], "WaitingForMigrationSource"
+                )
+                for requested in ("Run", "Stop", "Reboot"):
+                    self.assert_refused(server.put_state(requested), 424, "Server not initialized", "NoInstance")
+                self.assert_refused(server.history(from_start=0), 424, "Server not initialized", "NoInstance")
+                again = server.request("PUT", "/instance", ensure_body())
+                self.assert_refused(again, 409, "instance already initialized", "AlreadyInitialized")
+                self.assertEqual(replies, [])
+            making.join(30)
+            self.assert_refused(replies[0], 500, "Internal Server Error", "Internal")
+            self.assertEqual(server.state(), "Failed")
+
     def test_aborts_where_the_server_panics(self) -> None:
         cases: list[tuple[Path | None, dict[str, Any] | None, str]] = [
             (None, {}, "no serial port com1"),

@@ -154,7 +154,7 @@ class RefusalsTest(SimulatorTest):
         wrong_disk = ensure_body(com1() | {"d": component("virtio_disk", backend_id="x", pci_path=pci(16))})
         no_board = ensure_body()
         del no_board["init"]["value"]["spec"]["board"]
-        migration = {"migration_id": ID, "src_addr": "somewhere:1", "replace_components": {}}
+        migration = {"migration_id": ID, "src_addr": "127.0.0.1:65536", "replace_components": {}}
         bad_source = ensure_body() | {"init": {"method": "MigrationTarget", "value": migration}}
         parse = "unable to parse JSON body: "
         cases: list[tuple[str, str, Any, str]] = [

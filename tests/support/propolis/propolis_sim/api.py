@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .addresses import parse_address
 from .errors import HttpError, SpecError, bad_request, internal_error, with_reason_phrase
 from .history import Expired
 from .log import Log
@@ -20,7 +21,6 @@ from .web import Request, Response, Upgrade, json_response, path_segments, webso
 from .websocket import BINARY, WebSocket
 
 MAX_BODY = 1024 * 1024
-SOCKET_ADDRESS = re.compile(r"(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-fA-F:.]+\]):\d{1,5}", re.ASCII)
 
 
 @dataclass
@@ -75,8 +75,11 @@ def check_ensure(value: dict[str, Any]) -> None:
     init = value["init"]["value"]
     if value["init"]["method"] == "Spec":
         check_pci_paths(init["spec"])
-    elif not SOCKET_ADDRESS.fullmatch(init["src_addr"]):
-        raise SchemaError("init.value.src_addr", "invalid socket address syntax")
+    else:
+        try:
+            parse_address(init["src_addr"])
+        except ValueError as error:
+            raise SchemaError("init.value.src_addr", str(error)) from error
 
 
 Method = Callable[[Call], Awaitable[Response | Upgrade]]

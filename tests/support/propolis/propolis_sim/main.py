@@ -2,32 +2,25 @@
 
 import argparse
 import asyncio
-import ipaddress
 import os
-import re
 import signal
 import socket
 import sys
 from pathlib import Path
 
 from . import versions
+from .addresses import Address, parse_address
 from .api import Api
 from .log import LEVELS, Log
 from .vm import Vm
 from .web import MAX_HEAD, Server
 
-Address = tuple[str, int]
-
 
 def socket_address(text: str) -> Address:
-    found = re.fullmatch(r"(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})", text, re.ASCII)
     try:
-        if found is None or int(found.group(3)) > 65535:
-            raise ValueError
-        host = ipaddress.IPv6Address(found.group(1)) if found.group(1) else ipaddress.IPv4Address(found.group(2))
+        return parse_address(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError("invalid socket address syntax") from error
-    return str(host), int(found.group(3))
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def metric_address(text: str) -> str:

@@ -1,10 +1,13 @@
 """The one VM that a server has: made once, run, stopped, and then only remembered."""
 
 import asyncio
+import base64
+import os
 import socket
 from pathlib import Path
 from typing import Any
 
+from .addresses import parse_address
 from .console import Console
 from .errors import HttpError, InitError, internal_error, not_created
 from .hypervisor import Hypervisor
@@ -12,6 +15,7 @@ from .log import Log
 from .machine import Assembly
 from .spec import Machine
 from .states import Publisher, RequestQueue
+from .versions import HEADER
 
 
 class ActiveVm:
@@ -147,14 +151,28 @@ class Vm:
         self._driver = asyncio.create_task(self._drive(self._active))
 
     async def _migrate_in(self, migration: dict[str, Any]) -> None:
-        """A migration begins by talking to its source. There is none that this server could understand."""
-        host, _, port = migration["src_addr"].rpartition(":")
+        """A migration begins by asking its source. There is none that this server could understand; one that does not
+        answer is waited for, as long as it likes."""
+        source = migration["src_addr"]
+        request = [
+            f"GET /instance/migrate/{migration['migration_id']}/start HTTP/1.1",
+            f"Host: {source}",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
+            f"{HEADER}: 1.0.0",
+        ]
         try:
-            _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), 5.0)
-        except (OSError, TimeoutError) as error:
-            raise InitError(f"couldn't connect to the migration source {migration['src_addr']}: {error}") from error
-        writer.close()
-        raise InitError(f"{migration['src_addr']} is no migration source: live migration is not simulated")
+            reader, writer = await asyncio.open_connection(*parse_address(source))
+            try:
+                writer.write(("\r\n".join(request) + "\r\n\r\n").encode())
+                answer = (await reader.readline()).decode(errors="replace").strip()
+            finally:
+                writer.close()
+        except (OSError, ValueError) as error:
+            raise InitError(f"couldn't establish migration connection to source instance: {error}") from error
+        raise InitError(f"{source} answered {answer!r}, but live migration is not simulated")
 
     async def _create(self, machine: Machine, properties: dict[str, Any], publisher: Publisher) -> ActiveVm:
         console_here, console_there = socket.socketpair()
