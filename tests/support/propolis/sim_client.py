@@ -216,6 +216,22 @@ class WebSocketClient:
             size = struct.unpack("!Q", self.stream.read(8))[0]
         return head[0] & 0x0F, self.stream.read(size)
 
+    def ping(self, payload: bytes) -> None:
+        """Returns when the server has answered; what the guest prints meanwhile is kept for `read_until`."""
+        self.send(payload, PING)
+        while (frame := self.receive()) != (PONG, payload):
+            if frame is None or frame[0] != BINARY:
+                raise AssertionError(f"{frame} instead of a pong")
+            self.unread += frame[1]
+
+    def read_to_close(self) -> bytes:
+        """What the server's goodbye says; nothing may follow it."""
+        while (frame := self.receive()) is not None and frame[0] == BINARY:
+            pass
+        if frame is None or frame[0] != CLOSE or self.receive() is not None:
+            raise AssertionError(f"{frame} instead of a goodbye and the end")
+        return frame[1]
+
     def read_until(self, wanted: bytes) -> bytes:
         """All up to and with `wanted`; what came with it in one frame is kept for the next call."""
         while wanted not in self.unread:
