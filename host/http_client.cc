@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/socket.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <utility>
@@ -111,7 +112,7 @@ HttpReply HttpClient::send(const HttpRequest& request, const Deadline& deadline)
   if (deadline.expired()) throw Timeout(what + ": no whole answer in time");
   if (result.error() == httplib::Error::Connection) {
     if (!socket_.empty()) (void)connect_unix(socket_);  // says why
-    throw Error("cannot connect to " + address());
+    throw_errno(ECONNREFUSED, "cannot connect to " + address());  // the library keeps the reason to itself
   }
   if (result.error() == httplib::Error::Write) throw Error(what + ": the server closed the connection");
   throw Error(what + ": the answer is no HTTP, or ends in the middle");
