@@ -29,6 +29,19 @@ void make_overlay(const CloneRequest& request, const Deadline& deadline) {
   run_tool(argv, deadline);
 }
 
+void make_raw_copy(const CloneRequest& request, const Deadline& deadline) {
+  if (!find_program("qemu-img")) throw Unsupported("qemu-img is not installed; get it with: apt-get install qemu-utils");
+  const std::string target = request.target.string();
+  run_tool({"qemu-img", "convert", "-q", "-f", std::string(to_string(request.source_format)), "-O", "raw",
+            fs::absolute(request.source).string(), target},
+           deadline);
+  constexpr std::uintmax_t kMib = 1U << 20;
+  if (!request.size_mib) return;
+  if (*request.size_mib * kMib < fs::file_size(request.target))
+    throw Error("a disk of " + std::to_string(*request.size_mib) + " MiB is smaller than the original");
+  fs::resize_file(request.target, *request.size_mib * kMib);
+}
+
 }  // namespace
 
 DiskFormat clone_disk(const CloneRequest& request, const Deadline& deadline) {
@@ -38,6 +51,10 @@ DiskFormat clone_disk(const CloneRequest& request, const Deadline& deadline) {
     if (request.method == CloneMethod::Overlay) {
       make_overlay(request, deadline);
       return DiskFormat::Qcow2;
+    }
+    if (request.method == CloneMethod::RawCopy) {
+      make_raw_copy(request, deadline);
+      return DiskFormat::Raw;
     }
     reflink(request.source, request.target);
     return request.source_format;

@@ -6,6 +6,7 @@
 #include "vmtest/cloud_hypervisor_driver.h"
 #include "vmtest/error.h"
 #include "vmtest/noop_driver.h"
+#include "vmtest/propolis_driver.h"
 #include "vmtest/qemu_driver.h"
 
 namespace vmtest {
@@ -16,6 +17,7 @@ std::vector<std::unique_ptr<Driver>> drivers_of_this_platform() {
   drivers.push_back(std::make_unique<QemuDriver>());
   for (const auto mode : {CloudHypervisorDriver::Mode::Api, CloudHypervisorDriver::Mode::CommandLine})
     drivers.push_back(std::make_unique<CloudHypervisorDriver>(mode));
+  drivers.push_back(std::make_unique<PropolisDriver>());
   // The last resort of nobody: it runs nothing, and is used only when it is asked for.
   drivers.push_back(std::make_unique<NoopDriver>());
   return drivers;

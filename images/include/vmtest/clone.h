@@ -15,6 +15,8 @@ enum class CloneMethod {
   Overlay,
   /// The file system shares the blocks (XFS, btrfs; APFS on macOS). Keeps the format. Unsupported elsewhere.
   Reflink,
+  /// A raw copy, sparse where the original is: for hypervisors that take nothing else. Takes the space of the original's data.
+  RawCopy,
 };
 
 struct CloneRequest {
@@ -22,7 +24,7 @@ struct CloneRequest {
   DiskFormat source_format = DiskFormat::Qcow2;
   std::filesystem::path target = {};
   CloneMethod method = CloneMethod::Overlay;
-  /// Overlay: size of the new disk as the guest sees it, in MiB; the source's when empty. Never smaller than that.
+  /// Overlay, RawCopy: size of the new disk as the guest sees it, in MiB; the source's when empty. Never smaller than that.
   std::optional<std::uint64_t> size_mib = {};
 };
 

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -287,5 +288,9 @@ def mac_of(nic: Nic) -> str:
         if nic.vnic not in vnics:
             raise InitError(f'failed to create viona device "{nic.name}": no VNIC {nic.vnic!r}')
         return ":".join(f"{int(part, 16):02x}" for part in vnics[nic.vnic]["mac"].split(":"))
+    # A TAP has an address of its own, which is the host's side: what stands for a VNIC has the guest's as its alias.
+    alias = Path("/sys/class/net", nic.vnic, "ifalias")
+    if "/" not in nic.vnic and alias.exists() and re.fullmatch(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\n?", text := alias.read_text()):
+        return text.strip()
     digest = hashlib.sha256(nic.vnic.encode()).digest()
     return "02:08:20:" + ":".join(f"{byte:02x}" for byte in digest[:3])
