@@ -37,10 +37,7 @@ class KeeperTest : public ::testing::Test {
  protected:
   void SetUp() override {
     if (!fs::exists(kFirmware)) GTEST_SKIP() << "no boot ROM " << kFirmware;
-    MachineConfig machine;
-    machine.memory_mib = 64;
-    machine.boot = BootMode::Uefi;
-    write_file(plan_.body, instance_body(machine, {.id = "6f0c1d0e-3a5e-4c5e-9b6f-0d6a3f1c7d11", .name = "t1", .vnics = {}}));
+    write_file(plan_.body, body("6f0c1d0e-3a5e-4c5e-9b6f-0d6a3f1c7d11"));
     environment_["VMTEST_ILLUMOS_STATE"] = (folder_.path() / "illumos").string();
     environment_["VMTEST_ILLUMOS_LOG"] = calls_.string();
     environment_["VMTEST_ILLUMOS_OWNER"] = std::to_string(::getpid());
@@ -48,6 +45,13 @@ class KeeperTest : public ::testing::Test {
   }
   void TearDown() override { EXPECT_FALSE(fs::exists(plan_.journal)) << "something was not taken back"; }
 
+  [[nodiscard]] static std::string body(const std::string& id, const std::string& serial = {}) {
+    MachineConfig machine;
+    machine.memory_mib = 64;
+    machine.boot = BootMode::Uefi;
+    machine.smbios_serial = serial;
+    return instance_body(machine, {.id = id, .name = "t1", .vnics = {}});
+  }
   [[nodiscard]] static fs::path support() { return fs::path(VMTEST_SIMULATED_PROPOLIS).parent_path().parent_path(); }
   [[nodiscard]] static fs::path stand_ins() { return support() / "illumos"; }
 
@@ -137,6 +141,8 @@ TEST_F(KeeperTest, ServerThatHoldsAnotherInstanceIsWaitedForAndNamed) {
   ChildProcess first = start_keeper();
   ASSERT_TRUE(runs()) << words();
   plan_.patience = 1s;
+  plan_.journal = folder_.path() / "journals" / "t2.json";
+  write_file(plan_.body, body("6f0c1d0e-3a5e-4c5e-9b6f-0d6a3f1c7d12"));
   ChildProcess second = start_keeper();
   EXPECT_EQ(second.wait(soon()), (ExitStatus{1, 0}));
   EXPECT_NE(words().find("it holds another instance, which is Running"), std::string::npos) << words();
@@ -152,6 +158,32 @@ TEST_F(KeeperTest, LostServerOfOthersIsAnError) {
   server.kill_group();
   EXPECT_EQ(keeper.wait(soon()), (ExitStatus{1, 0}));
   EXPECT_NE(words().find("the instance is gone"), std::string::npos) << words();
+}
+
+TEST_F(KeeperTest, InstanceOfAKilledKeeperOnAServerOfOthersIsStopped) {
+  ChildProcess server = start_server();
+  ChildProcess keeper = start_keeper();
+  ASSERT_TRUE(runs()) << words();
+  keeper.signal(SIGKILL);
+  EXPECT_TRUE(keeper.wait(soon()));
+  EXPECT_EQ(ApiClient("127.0.0.1", plan_.port).find_state(soon()), State::Running);
+  EXPECT_TRUE(exec_tool({find_keeper().string(), "undo", plan_.journal.string()}, soon()).status.ok());
+  EXPECT_EQ(ApiClient("127.0.0.1", plan_.port).find_state(soon()), State::Destroyed);
+}
+
+TEST_F(KeeperTest, JournalStopsNoOthersInstance) {
+  ChildProcess server = start_server();
+  ChildProcess keeper = start_keeper();
+  ASSERT_TRUE(runs()) << words();
+  const fs::path journal = folder_.path() / "other.json";
+  write_file(journal, nlohmann::json{{"steps", nlohmann::json::array()},
+                                     {"begun", 0},
+                                     {"instance", {{"host", "127.0.0.1"}, {"port", plan_.port}, {"id", "another"}}}}
+                          .dump());
+  EXPECT_TRUE(exec_tool({find_keeper().string(), "undo", journal.string()}, soon()).status.ok());
+  EXPECT_EQ(ApiClient("127.0.0.1", plan_.port).find_state(soon()), State::Running);
+  keeper.signal(SIGTERM);
+  EXPECT_TRUE(keeper.wait(soon()));
 }
 
 TEST_F(KeeperTest, ServerThatNeverAnswersIsGivenUp) {
@@ -193,10 +225,7 @@ TEST_F(KeeperTest, OldServerCannotGiveASerialNumber) {
   plan_.program = VMTEST_SIMULATED_PROPOLIS;
   plan_.bootrom = kFirmware;
   plan_.server_log = folder_.path() / "server.log";
-  MachineConfig machine;
-  machine.boot = BootMode::Uefi;
-  machine.smbios_serial = "ds=nocloud";
-  write_file(plan_.body, instance_body(machine, {.id = "6f0c1d0e-3a5e-4c5e-9b6f-0d6a3f1c7d11", .name = "t1", .vnics = {}}));
+  write_file(plan_.body, body("6f0c1d0e-3a5e-4c5e-9b6f-0d6a3f1c7d11", "ds=nocloud"));
   ChildProcess keeper = start_keeper();
   EXPECT_EQ(keeper.wait(soon()), (ExitStatus{1, 0}));
   EXPECT_NE(words().find("version 1.0.0"), std::string::npos) << words();

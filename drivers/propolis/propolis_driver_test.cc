@@ -9,7 +9,9 @@
 
 #include <cstdlib>
 #include <functional>
+#include <map>
 #include <optional>
+#include <sstream>
 
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
@@ -42,6 +44,14 @@ std::vector<std::string> files_in(const fs::path& folder) {
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(folder, ignored)) names.push_back(entry.path().filename());
   return names;
+}
+
+/// Its only one.
+pid_t child_of(pid_t parent) {
+  const std::string number = std::to_string(parent);
+  const pid_t child = std::atoi(read_file("/proc/" + number + "/task/" + number + "/children").c_str());
+  if (child <= 0) throw Error("process " + number + " has no child");
+  return child;
 }
 
 class PropolisDriverTest : public ::testing::Test {
@@ -208,9 +218,7 @@ TEST_F(PropolisDriverTest, NetworkItDoesNotHaveIsRefusedAndNothingIsLeft) {
 TEST_F(PropolisDriverTest, KilledKeeperTakesItsServerAndTheHostsSideAlong) {
   (void)driver_.start(prepare(), machine());
   EXPECT_TRUE(has_interface());
-  const std::string number = std::to_string(keeper());
-  const pid_t server = std::atoi(read_file("/proc/" + number + "/task/" + number + "/children").c_str());
-  ASSERT_GT(server, 0);
+  const pid_t server = child_of(keeper());
   ::kill(keeper(), SIGKILL);
   const auto exit = driver_.wait_exit(*vm_, 20s);
   ASSERT_TRUE(exit);
@@ -222,12 +230,67 @@ TEST_F(PropolisDriverTest, KilledKeeperTakesItsServerAndTheHostsSideAlong) {
 
 TEST_F(PropolisDriverTest, KilledServerIsToldWithItsEnd) {
   (void)driver_.start(prepare(), machine());
-  const std::string number = std::to_string(keeper());
-  ::kill(std::atoi(read_file("/proc/" + number + "/task/" + number + "/children").c_str()), SIGKILL);
+  ::kill(child_of(keeper()), SIGKILL);
   const auto exit = driver_.wait_exit(*vm_, 20s);
   ASSERT_TRUE(exit);
   EXPECT_FALSE(exit->orderly);
   EXPECT_SAYS(exit->last_words, "propolis-server ended with signal 9");
+}
+
+TEST_F(PropolisDriverTest, FailedInstanceIsTold) {
+  (void)driver_.start(prepare(), machine());
+  const pid_t server = child_of(keeper());
+  ::kill(child_of(server), SIGKILL);
+  const auto exit = driver_.wait_exit(*vm_, 20s);
+  ASSERT_TRUE(exit);
+  EXPECT_FALSE(exit->orderly);
+  EXPECT_SAYS(exit->last_words, "the instance failed");
+  EXPECT_TRUE(wait_until([&] { return !process_start_time(server); }, soon()));
+}
+
+TEST_F(PropolisDriverTest, ZoneRunsAVmAndNothingOfItIsLeft) {
+  const fs::path support = fs::path(VMTEST_SIMULATED_PROPOLIS).parent_path().parent_path();
+  const std::string path = std::getenv("PATH");
+  const std::string port = std::to_string(ephemeral_port());
+  const std::map<std::string, std::string> environment = {
+      {"PATH", (support / "illumos").string() + ":" + path},
+      {"VMTEST_ILLUMOS_STATE", (folder_.path() / "illumos").string()},
+      {"VMTEST_ILLUMOS_LOG", (folder_.path() / "calls").string()},
+      {"VMTEST_ILLUMOS_OWNER", std::to_string(::getpid())},
+      {"VMTEST_ILLUMOS_PROPOLIS", std::string(VMTEST_SIMULATED_PROPOLIS) + " run /usr/share/ovmf/OVMF.fd 127.0.0.1:" + port},
+      {"VMTEST_SIM_PROPOLIS_NET", "user:" + std::to_string(ephemeral_port())},
+      {kVariable, "zone:nebula-vm"},
+      {"VMTEST_PROPOLIS_ADDRESS", "127.0.0.1:" + port},
+      {"VMTEST_PROPOLIS_SNAPSHOT", "rpool/images/tiny@latest"},
+      {"VMTEST_PROPOLIS_DATASET", "rpool/vms"},
+      {"VMTEST_PROPOLIS_LINK", "igb0"}};
+  for (const auto& [name, value] : environment) ::setenv(name.c_str(), value.c_str(), 1);
+  for (const char* arguments : {"create -p rpool/images", "create rpool/vms", "create -V 1m rpool/images/tiny",
+                                "snapshot rpool/images/tiny@latest"}) {
+    std::istringstream words(arguments);
+    run_tool([&] {
+      std::vector<std::string> argv = {"zfs"};
+      for (std::string word; words >> word;) argv.push_back(word);
+      return argv;
+    }(), soon());
+  }
+  MachineConfig with = machine();
+  with.disks = {{.path = "/a/disk/that/the/snapshot/is/instead/of", .format = DiskFormat::Raw, .id = "root"}};
+  const std::string why = failure_of([&] {
+    (void)driver_.start(prepare(), with);
+    EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+    driver_.destroy(*vm_);
+  });
+  EXPECT_EQ(why, "nothing was thrown");
+  const ToolResult zones = run_tool({"zoneadm", "list", "-c"}, soon());
+  const ToolResult datasets = run_tool({"zfs", "list", "-H", "-o", "name", "-r", "rpool/vms"}, soon());
+  const ToolResult links = run_tool({"dladm", "show-vnic", "-p", "-o", "link"}, soon());
+  for (const auto& [name, value] : environment) ::unsetenv(name.c_str());
+  ::setenv("PATH", path.c_str(), 1);
+  EXPECT_EQ(zones.out, "global\n");
+  EXPECT_EQ(datasets.out, "rpool/vms\n");
+  EXPECT_EQ(links.out, "");
+  EXPECT_SAYS(read_file(folder_.path() / "calls"), "\"boot\"");
 }
 
 TEST_F(PropolisDriverTest, WhoTypesIsHeard) {

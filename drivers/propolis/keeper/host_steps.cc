@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "../api_client.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
@@ -22,6 +23,8 @@ using nlohmann::json;
 constexpr std::chrono::seconds kStepTime{60};
 /// How long a process that is taking the same steps back may need.
 constexpr std::chrono::seconds kLockTime{30};
+/// For a server's answers while an instance is stopped.
+constexpr std::chrono::seconds kInstanceTime{5};
 constexpr const char* kLockSuffix = ".lock";
 
 fs::path lock_of(const fs::path& journal) { return journal.string() + kLockSuffix; }
@@ -32,11 +35,30 @@ void forget(const fs::path& journal) {
   fs::remove(lock_of(journal), ignored);
 }
 
+/// Of one that has ended already, this does nothing.
+void stop_instance(const json& instance) noexcept {
+  try {
+    const Deadline deadline = Deadline::after(kInstanceTime);
+    const std::string host = instance.at("host");
+    const std::uint16_t port = instance.at("port");
+    const ApiClient api(host, port, ApiClient::negotiate(host, port, deadline));
+    if (api.instance(deadline).at("instance").at("properties").at("id") != instance.at("id")) return;
+    api.change_state(Change::Stop, deadline);
+    for (std::uint64_t generation = 0;;) {
+      const StateChange change = api.monitor_state(generation, deadline);
+      if (change.state == State::Destroyed || change.state == State::Failed) return;
+      generation = change.generation + 1;
+    }
+  } catch (const std::exception&) {  // it has ended, or its server has
+  }
+}
+
 /// The caller holds the lock.
 bool take_back(const fs::path& journal) {
   std::error_code ignored;
   if (!fs::exists(journal, ignored)) return true;
   const json content = json::parse(read_file(journal));
+  if (content.contains("instance")) stop_instance(content.at("instance"));
   const auto steps = content.at("steps").get<std::vector<Step>>();
   const std::size_t begun = content.at("begun");
   bool clean = true;
@@ -58,30 +80,33 @@ bool take_back(const fs::path& journal) {
 
 }  // namespace
 
-HostSteps::HostSteps(fs::path journal, std::vector<Step> steps) : journal_(std::move(journal)), steps_(std::move(steps)) {
-  if (steps_.empty()) return;
+HostSteps::HostSteps(fs::path journal, std::vector<Step> steps, std::optional<ForeignInstance> instance)
+    : journal_(std::move(journal)), steps_(std::move(steps)), instance_(std::move(instance)) {
+  if (steps_.empty() && !instance_) return;
   ensure_private_dir(journal_.parent_path());
   lock_ = FileLock::lock(lock_of(journal_), Deadline::after(kLockTime));
   for (std::size_t i = 0; i < steps_.size(); ++i) {
-    write_file(journal_, json{{"steps", steps_}, {"begun", i + 1}, {"unsure", true}}.dump(2) + "\n", 0600);
+    write_journal(i + 1, true);
     try {
       run_tool(steps_[i].run, Deadline::after(kStepTime));
     } catch (const std::exception& error) {
       const std::string why = error.what();
-      write_journal(i);
+      write_journal(i, false);
       (void)take_back(journal_);
       throw Error("cannot prepare the host: " + why);
     }
   }
-  write_journal(steps_.size());
+  write_journal(steps_.size(), false);
 }
 
-void HostSteps::write_journal(std::size_t begun) const {
-  write_file(journal_, json{{"steps", steps_}, {"begun", begun}}.dump(2) + "\n", 0600);
+void HostSteps::write_journal(std::size_t begun, bool unsure) const {
+  json content = {{"steps", steps_}, {"begun", begun}, {"unsure", unsure}};
+  if (instance_) content["instance"] = {{"host", instance_->host}, {"port", instance_->port}, {"id", instance_->id}};
+  write_file(journal_, content.dump(2) + "\n", 0600);
 }
 
 HostSteps::~HostSteps() {
-  if (steps_.empty()) return;
+  if (!lock_) return;
   try {
     (void)take_back(journal_);
   } catch (const std::exception& error) {

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "../host_plan.h"
@@ -9,12 +11,20 @@
 
 namespace vmtest::propolis {
 
-/// Changes to the host that go with this object. A journal names those that are done, so that another process takes them back
+/// An instance on a server that lives on when its run ends.
+struct ForeignInstance {
+  std::string host;
+  std::uint16_t port = 0;
+  /// Only this one is stopped: by then the server may hold another.
+  std::string id;
+};
+
+/// Changes to the host that go with this object, and an instance elsewhere that must not run on. A journal names those that are done, so that another process takes them back
 /// if this one cannot.
 class HostSteps {
  public:
   /// Does them in their order. Throws Error with a command's own words when one fails; none is done then.
-  HostSteps(std::filesystem::path journal, std::vector<Step> steps);
+  HostSteps(std::filesystem::path journal, std::vector<Step> steps, std::optional<ForeignInstance> instance);
   /// Takes them back, the last first. What cannot be taken back is said on standard error.
   ~HostSteps();
   HostSteps(const HostSteps&) = delete;
@@ -26,10 +36,11 @@ class HostSteps {
   static void undo_others(const std::filesystem::path& journal) noexcept;
 
  private:
-  void write_journal(std::size_t begun) const;
+  void write_journal(std::size_t begun, bool unsure) const;
 
   const std::filesystem::path journal_;
   const std::vector<Step> steps_;
+  const std::optional<ForeignInstance> instance_;
   std::optional<FileLock> lock_;
 };
 

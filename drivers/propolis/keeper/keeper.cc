@@ -7,7 +7,9 @@
 
 #include <cerrno>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <thread>
+#include <utility>
 
 #include "../api_client.h"
 #include "console.h"
@@ -71,6 +73,10 @@ FileDescriptor open_signals() {
   FileDescriptor fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!fd) throw_errno("cannot watch signals");
   return fd;
+}
+
+std::string instance_id(const std::filesystem::path& body) {
+  return nlohmann::json::parse(read_file(body)).at("properties").at("id");
 }
 
 bool is_end(State state) { return state == State::Stopped || state == State::Destroyed; }
@@ -184,7 +190,9 @@ class Run {
 void keep(const RunPlan& plan) {
   const FileDescriptor signals = open_signals();
   if (!plan.journal.empty()) HostSteps::undo_others(plan.journal);
-  const HostSteps steps(plan.journal, plan.steps);
+  std::optional<ForeignInstance> foreign;
+  if (plan.program.empty()) foreign = ForeignInstance{plan.host, plan.port, instance_id(plan.body)};
+  const HostSteps steps(plan.journal, plan.steps, std::move(foreign));
   Run run(plan, signals.get());
   run.begin();
   run.go_on();

@@ -4,6 +4,8 @@
 #include <signal.h>
 
 #include <chrono>
+#include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <system_error>
@@ -16,6 +18,8 @@
 
 namespace vmtest::propolis {
 namespace {
+
+namespace fs = std::filesystem;
 
 /// Others may take a port between our choice and the server's use of it.
 constexpr int kMostPorts = 5;
@@ -84,11 +88,14 @@ void Server::await_fresh() {
     try {
       api_.emplace(plan_.host, port_, ApiClient::negotiate(plan_.host, port_, deadline));
       const auto state = api_->find_state(deadline);
-      // One of ours may be about to end because another has its port.
-      if (!state && !ended()) return;
-      held = state.has_value();
-      if (state) why = "it holds another instance, which is " + std::string(to_string(*state));
-      if (state && process_.pid() > 0) throw Error("the propolis-server on port " + std::to_string(port_) + " is another's");
+      if (process_.pid() > 0 && !is_ours()) {
+        why = "the port is another's";
+        if (process_.wait(Deadline::after(kEndTime))) continue;  // it has noticed, too
+        throw Error("the propolis-server on port " + std::to_string(port_) + " is another's");
+      }
+      if (!state) return;
+      held = true;
+      why = "it holds another instance, which is " + std::string(to_string(*state));
     } catch (const std::system_error&) {  // not yet
     } catch (const Timeout&) {
       if (!held) why = "it does not answer";
@@ -108,6 +115,30 @@ std::optional<ExitStatus> Server::ended() { return process_.pid() > 0 ? process_
 bool Server::port_was_taken() const {
   const std::string words = read_file_tail(plan_.server_log, kShownBytes);
   return words.find("ddress already in use") != std::string::npos || words.find("ddress in use") != std::string::npos;
+}
+
+bool Server::is_ours() const {
+  char wanted[16];
+  std::snprintf(wanted, sizeof wanted, ":%04X", static_cast<unsigned>(port_));
+  std::error_code error;
+  // Other systems do not tell; the port was free a moment ago.
+  if (!fs::exists("/proc/net/tcp", error)) return true;
+  std::istringstream table(read_file("/proc/net/tcp"));
+  std::string line;
+  std::string inode;
+  while (inode.empty() && std::getline(table, line)) {
+    // "sl local remote state queues timer retransmits uid timeout inode"; 0A is a listener's state.
+    std::istringstream fields(line);
+    std::string sl, local, remote, state, queues, timer, retransmits, uid, timeout, number;
+    fields >> sl >> local >> remote >> state >> queues >> timer >> retransmits >> uid >> timeout >> number;
+    const bool same = local.size() > 5 && local.compare(local.size() - 5, 5, wanted) == 0;
+    if (same && state == "0A") inode = number;
+  }
+  if (inode.empty()) return true;
+  for (const auto& entry : fs::directory_iterator("/proc/" + std::to_string(process_.pid()) + "/fd", error)) {
+    if (fs::read_symlink(entry.path(), error) == "socket:[" + inode + "]") return true;
+  }
+  return false;
 }
 
 std::string Server::last_words() const {

@@ -35,6 +35,8 @@ class Server {
   void start_own();
   void await_fresh();
   [[nodiscard]] bool port_was_taken() const;
+  /// Whether who listens on the port is the process that we started, as far as this system tells.
+  [[nodiscard]] bool is_ours() const;
 
   const RunPlan plan_;
   std::uint16_t port_ = 0;
