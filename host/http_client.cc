@@ -111,7 +111,7 @@ HttpReply HttpClient::send(const HttpRequest& request, const Deadline& deadline)
   if (too_long) throw Error("the answer to " + what + " is longer than " + std::to_string(kLongestReply >> 20) + " MiB");
   if (deadline.expired()) throw Timeout(what + ": no whole answer in time");
   if (result.error() == httplib::Error::Connection) {
-    if (!socket_.empty()) (void)connect_unix(socket_);  // says why
+    if (!socket_.empty()) (void)connect_unix(socket_);            // says why
     throw_errno(ECONNREFUSED, "cannot connect to " + address());  // the library keeps the reason to itself
   }
   if (result.error() == httplib::Error::Write) throw Error(what + ": the server closed the connection");

@@ -78,8 +78,8 @@ std::vector<pid_t> descendants(pid_t pid) {
   return all;
 }
 
-/// Propolis, or what stands in for it where VMTEST_PROPOLIS says nothing, without a guest: it sits in its firmware. What crashes is
-/// the server.
+/// Propolis, or what stands in for it where VMTEST_PROPOLIS says nothing, without a guest: it sits in its firmware. What crashes
+/// is the server.
 Subject propolis() {
   if (!fs::path(VMTEST_SIMULATED_PROPOLIS).empty()) ::setenv("VMTEST_PROPOLIS", VMTEST_SIMULATED_PROPOLIS, 0);
   Subject subject;

@@ -17,15 +17,15 @@ constexpr int kNoInstance = 424;
 constexpr std::size_t kShownLength = 2000;
 
 constexpr std::array<std::pair<std::string_view, State>, 10> kStates = {{{"Creating", State::Creating},
-                                                                        {"Starting", State::Starting},
-                                                                        {"Running", State::Running},
-                                                                        {"Stopping", State::Stopping},
-                                                                        {"Stopped", State::Stopped},
-                                                                        {"Rebooting", State::Rebooting},
-                                                                        {"Migrating", State::Migrating},
-                                                                        {"Repairing", State::Repairing},
-                                                                        {"Failed", State::Failed},
-                                                                        {"Destroyed", State::Destroyed}}};
+                                                                         {"Starting", State::Starting},
+                                                                         {"Running", State::Running},
+                                                                         {"Stopping", State::Stopping},
+                                                                         {"Stopped", State::Stopped},
+                                                                         {"Rebooting", State::Rebooting},
+                                                                         {"Migrating", State::Migrating},
+                                                                         {"Repairing", State::Repairing},
+                                                                         {"Failed", State::Failed},
+                                                                         {"Destroyed", State::Destroyed}}};
 
 State parse_state(const std::string& name) {
   for (const auto& [known, state] : kStates) {

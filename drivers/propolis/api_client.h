@@ -105,7 +105,8 @@ class ApiClient {
   std::string version_;
 };
 
-/// The words of a refusal, whose body is an object with a message and perhaps a code; anything else as it is, made harmless to show.
+/// The words of a refusal, whose body is an object with a message and perhaps a code; anything else as it is, made harmless to
+/// show.
 struct Refusal {
   std::string words;
   std::string code;

@@ -108,7 +108,10 @@ TEST_F(PropolisApiClientTest, EachCallHasItsEndpointAndTheVersion) {
       {"POST /instance/disk/d%2F0/snapshot/s", {"null", [&] { api_.snapshot_disk("d/0", "s", soon()); }}},
       {"GET /instance/disk/d/status", {"{}", [&] { (void)api_.disk_status("d", soon()); }}},
       {"PUT /instance/disk/d/vcr {\"v\":2}",
-       {"\"started\"", [&] { EXPECT_EQ(api_.replace_volume("d", {{"v", 2}}, soon()), "started"); }}},
+       {"\"started\"",
+        [&] {
+          EXPECT_EQ(api_.replace_volume("d", {{"v", 2}}, soon()), "started");
+        }}},
   };
   for (const auto& [wanted, call] : calls) {
     server_.answer(200, call.first);
@@ -119,8 +122,8 @@ TEST_F(PropolisApiClientTest, EachCallHasItsEndpointAndTheVersion) {
 }
 
 TEST_F(PropolisApiClientTest, StatesAreRead) {
-  for (const char* name : {"Creating", "Starting", "Running", "Stopping", "Stopped", "Rebooting", "Migrating", "Repairing", "Failed",
-                           "Destroyed"}) {
+  for (const char* name :
+       {"Creating", "Starting", "Running", "Stopping", "Stopped", "Rebooting", "Migrating", "Repairing", "Failed", "Destroyed"}) {
     server_.answer(200, json{{"instance", {{"state", name}}}}.dump());
     const auto state = api_.find_state(soon());
     ASSERT_TRUE(state);

@@ -54,11 +54,13 @@ bool has_efi_stub(const fs::path& kernel) {
 void make_efi_disk(const EfiDisk& disk, const fs::path& target, const Deadline& deadline) {
   with_context("cannot make a disk that the firmware boots " + disk.kernel.string() + " from", [&] {
     if (!has_efi_stub(disk.kernel)) {
-      throw Unsupported("Propolis boots by UEFI alone, and this kernel has no EFI stub; give it as the bzImage that distributions "
-                        "have, or build the image anew (vmtest image build)");
+      throw Unsupported(
+          "Propolis boots by UEFI alone, and this kernel has no EFI stub; give it as the bzImage that distributions "
+          "have, or build the image anew (vmtest image build)");
     }
     for (const char* program : {"mformat", "mcopy", "mmd"}) {
-      if (!find_program(program)) throw Unsupported(std::string(program) + " is not installed; get it with: apt-get install mtools");
+      if (!find_program(program))
+        throw Unsupported(std::string(program) + " is not installed; get it with: apt-get install mtools");
     }
     std::uintmax_t size = fs::file_size(disk.kernel);
     if (!disk.initramfs.empty()) size += fs::file_size(disk.initramfs);

@@ -42,7 +42,8 @@ TEST_F(EfiDiskTest, HoldsKernelInitramfsAndScript) {
 
 TEST_F(EfiDiskTest, ScriptStartsTheKernelOfItsOwnDisk) {
   const std::string script = startup_script({"/k", "/i", "console=ttyS0 root=/dev/vda1"});
-  EXPECT_NE(script.find("\\vmtest\\linux.efi initrd=\\vmtest\\initrd console=ttyS0 root=/dev/vda1\r\n"), std::string::npos) << script;
+  EXPECT_NE(script.find("\\vmtest\\linux.efi initrd=\\vmtest\\initrd console=ttyS0 root=/dev/vda1\r\n"), std::string::npos)
+      << script;
   EXPECT_EQ(startup_script({"/k", "", "x"}).find("initrd="), std::string::npos);
 }
 

@@ -12,11 +12,12 @@ using Steps = std::vector<Step>;
 const LinkPlan kLink{.name = "vmtestc6120001", .mac_address = "52:54:00:12:34:56", .host_address = "198.18.0.1/30"};
 
 TEST(PropolisHostPlan, TapCarriesTheGuestsAddress) {
-  EXPECT_EQ(tap_steps(kLink),
-            (Steps{{{"ip", "tuntap", "add", "dev", "vmtestc6120001", "mode", "tap"}, {"ip", "link", "delete", "dev", "vmtestc6120001"}},
-                   {{"ip", "link", "set", "dev", "vmtestc6120001", "alias", "52:54:00:12:34:56"}},
-                   {{"ip", "address", "add", "198.18.0.1/30", "dev", "vmtestc6120001"}},
-                   {{"ip", "link", "set", "dev", "vmtestc6120001", "up"}}}));
+  EXPECT_EQ(
+      tap_steps(kLink),
+      (Steps{{{"ip", "tuntap", "add", "dev", "vmtestc6120001", "mode", "tap"}, {"ip", "link", "delete", "dev", "vmtestc6120001"}},
+             {{"ip", "link", "set", "dev", "vmtestc6120001", "alias", "52:54:00:12:34:56"}},
+             {{"ip", "address", "add", "198.18.0.1/30", "dev", "vmtestc6120001"}},
+             {{"ip", "link", "set", "dev", "vmtestc6120001", "up"}}}));
 }
 
 TEST(PropolisIllumosPlan, VnicIsOverALinkThatGetsTheHostsAddress) {

@@ -70,9 +70,8 @@ class KeeperTest : public ::testing::Test {
   /// A server that somebody else runs.
   ChildProcess start_server() {
     plan_.port = ephemeral_port();
-    return ChildProcess::start(
-        {.argv = {VMTEST_SIMULATED_PROPOLIS, "run", kFirmware, "127.0.0.1:" + std::to_string(plan_.port)},
-         .working_directory = folder_.path()});
+    return ChildProcess::start({.argv = {VMTEST_SIMULATED_PROPOLIS, "run", kFirmware, "127.0.0.1:" + std::to_string(plan_.port)},
+                                .working_directory = folder_.path()});
   }
   void tool(const std::vector<std::string>& argv) const {
     std::vector<std::string> found = argv;
@@ -291,7 +290,8 @@ TEST_F(KeeperTest, UndoWaitsForALivingRunAndHasNothingToDoAfter) {
   prepare_illumos();
   ChildProcess keeper = start_keeper();
   ASSERT_TRUE(runs()) << words();
-  ChildProcess undo = ChildProcess::start({.argv = {find_keeper().string(), "undo", plan_.journal.string()}, .environment = environment_});
+  ChildProcess undo =
+      ChildProcess::start({.argv = {find_keeper().string(), "undo", plan_.journal.string()}, .environment = environment_});
   EXPECT_FALSE(undo.wait(Deadline::after(300ms))) << "a living run's steps are its own";
   keeper.signal(SIGTERM);
   EXPECT_EQ(keeper.wait(soon()), (ExitStatus{0, 0})) << words();

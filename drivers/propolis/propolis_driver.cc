@@ -26,7 +26,8 @@ std::optional<std::string> PropolisDriver::unavailable_reason() const {
 DiskNeeds PropolisDriver::disk_needs() const { return {{DiskFormat::Raw}, false}; }
 
 ConsoleEndpoint PropolisDriver::console_endpoint(const VmHandle& vm) const {
-  return {ConsoleEndpoint::Kind::UnixSocket, (vm.runtime_dir / propolis::kConsoleSocket).string(), vm.work_dir / propolis::kConsoleLog};
+  return {ConsoleEndpoint::Kind::UnixSocket, (vm.runtime_dir / propolis::kConsoleSocket).string(),
+          vm.work_dir / propolis::kConsoleLog};
 }
 
 std::unique_ptr<SupervisedVm> PropolisDriver::make_vm(const VmHandle& vm, std::shared_ptr<SupervisorConnection> supervisor,

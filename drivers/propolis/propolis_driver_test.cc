@@ -265,14 +265,16 @@ TEST_F(PropolisDriverTest, ZoneRunsAVmAndNothingOfItIsLeft) {
       {"VMTEST_PROPOLIS_DATASET", "rpool/vms"},
       {"VMTEST_PROPOLIS_LINK", "igb0"}};
   for (const auto& [name, value] : environment) ::setenv(name.c_str(), value.c_str(), 1);
-  for (const char* arguments : {"create -p rpool/images", "create rpool/vms", "create -V 1m rpool/images/tiny",
-                                "snapshot rpool/images/tiny@latest"}) {
+  for (const char* arguments :
+       {"create -p rpool/images", "create rpool/vms", "create -V 1m rpool/images/tiny", "snapshot rpool/images/tiny@latest"}) {
     std::istringstream words(arguments);
-    run_tool([&] {
-      std::vector<std::string> argv = {"zfs"};
-      for (std::string word; words >> word;) argv.push_back(word);
-      return argv;
-    }(), soon());
+    run_tool(
+        [&] {
+          std::vector<std::string> argv = {"zfs"};
+          for (std::string word; words >> word;) argv.push_back(word);
+          return argv;
+        }(),
+        soon());
   }
   MachineConfig with = machine();
   with.disks = {{.path = "/a/disk/that/the/snapshot/is/instead/of", .format = DiskFormat::Raw, .id = "root"}};

@@ -40,9 +40,8 @@ fs::path find_bootrom() {
     check_bootrom(named);
     return fs::absolute(named);
   }
-  // OmniOS' and helios' packages of bhyve's firmware, then Debian's ovmf.
-  const std::vector<fs::path> places = {"/usr/share/bhyve/firmware/BHYVE_RELEASE.fd", "/usr/share/bhyve/uefi-rom.bin",
-                                        "/usr/share/ovmf/OVMF.fd"};
+  // Where Propolis' own package has the build of edk2 that goes with it, then Debian's.
+  const std::vector<fs::path> places = {"/opt/oxide/propolis-server/blob/OVMF_CODE.fd", "/usr/share/ovmf/OVMF.fd"};
   std::string tried;
   for (const fs::path& place : places) {
     if (fs::exists(place)) {
@@ -51,12 +50,14 @@ fs::path find_bootrom() {
     }
     tried += "\n  " + place.string();
   }
-  throw Error("there is no boot ROM for Propolis; set VMTEST_PROPOLIS_BOOTROM to one, or install Debian's ovmf. Looked at:" + tried);
+  throw Error("there is no boot ROM for Propolis; set VMTEST_PROPOLIS_BOOTROM to one, or install Debian's ovmf. Looked at:" +
+              tried);
 }
 
 fs::path find_server(const std::string& named) {
   if (!named.empty()) {
-    if (::access(named.c_str(), X_OK) != 0 || fs::is_directory(named)) throw Error(std::string(kVariable) + "=" + named + " is no program");
+    if (::access(named.c_str(), X_OK) != 0 || fs::is_directory(named))
+      throw Error(std::string(kVariable) + "=" + named + " is no program");
     return fs::absolute(named);
   }
   if (const auto found = find_program(kProgram)) return *found;

@@ -24,7 +24,8 @@ std::string failure_of(const std::function<void()>& call) {
 class PropolisSettingsTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    for (const char* name : {"VMTEST_PROPOLIS", "VMTEST_PROPOLIS_BOOTROM", "VMTEST_PROPOLIS_LINK", "VMTEST_PROPOLIS_ADDRESS"}) ::unsetenv(name);
+    for (const char* name : {"VMTEST_PROPOLIS", "VMTEST_PROPOLIS_BOOTROM", "VMTEST_PROPOLIS_LINK", "VMTEST_PROPOLIS_ADDRESS"})
+      ::unsetenv(name);
     write_file(rom(), std::string(8192, 'x'));
     ::setenv("VMTEST_PROPOLIS_BOOTROM", rom().c_str(), 1);
   }

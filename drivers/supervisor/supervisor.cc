@@ -270,11 +270,10 @@ void Supervisor::reap() {
     }
   }
   reap_strays([this](pid_t pid) {
-    return std::any_of(children_.begin(), children_.end(),
-                       [pid](const auto& entry) {
-                         const Child& child = entry.second;
-                         return !child.status && (child.process.pid() == pid || child.undoing.pid() == pid);
-                       });
+    return std::any_of(children_.begin(), children_.end(), [pid](const auto& entry) {
+      const Child& child = entry.second;
+      return !child.status && (child.process.pid() == pid || child.undoing.pid() == pid);
+    });
   });
 }
 

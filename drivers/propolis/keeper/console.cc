@@ -146,26 +146,25 @@ class Console::Pump {
     error_code failure;
     const auto address = asio::ip::make_address(options_.host, failure);
     if (failure) throw Error("\"" + options_.host + "\" is no address");
-    beast::get_lowest_layer(*stream_).async_connect(
-        asio::ip::tcp::endpoint(address, options_.port), [this, stream = stream_](error_code refused) {
-          if (refused) {
-            fail(refused);
-            return;
-          }
-          const std::string target = "/instance/serial?from_start=" + std::to_string(received_);
-          stream_->async_handshake(options_.host + ":" + std::to_string(options_.port), target,
-                                   [this, stream](error_code declined) {
-                                     if (declined) {
-                                       fail(declined);
-                                       return;
-                                     }
-                                     up_ = true;
-                                     if (!was_up_) connected_.set_value();
-                                     was_up_ = true;
-                                     send_typed();
-                                     read();
-                                   });
-        });
+    beast::get_lowest_layer(*stream_).async_connect(asio::ip::tcp::endpoint(address, options_.port), [this, stream = stream_](
+                                                                                                         error_code refused) {
+      if (refused) {
+        fail(refused);
+        return;
+      }
+      const std::string target = "/instance/serial?from_start=" + std::to_string(received_);
+      stream_->async_handshake(options_.host + ":" + std::to_string(options_.port), target, [this, stream](error_code declined) {
+        if (declined) {
+          fail(declined);
+          return;
+        }
+        up_ = true;
+        if (!was_up_) connected_.set_value();
+        was_up_ = true;
+        send_typed();
+        read();
+      });
+    });
   }
 
   void read() {

@@ -19,8 +19,8 @@ struct ForeignInstance {
   std::string id;
 };
 
-/// Changes to the host that go with this object, and an instance elsewhere that must not run on. A journal names those that are done, so that another process takes them back
-/// if this one cannot.
+/// Changes to the host that go with this object, and an instance elsewhere that must not run on. A journal names those that are
+/// done, so that another process takes them back if this one cannot.
 class HostSteps {
  public:
   /// Does them in their order. Throws Error with a command's own words when one fails; none is done then.

@@ -29,8 +29,8 @@ constexpr std::chrono::seconds kStopTime{5};
 /// For the rest of what the guest printed to arrive.
 constexpr std::chrono::seconds kDrainTime{2};
 
-/// Tells of the instance's states, one byte each, on a thread of its own. It is left behind at the end, waiting for an answer: the
-/// process ends with it.
+/// Tells of the instance's states, one byte each, on a thread of its own. It is left behind at the end, waiting for an answer:
+/// the process ends with it.
 class StateMonitor {
  public:
   explicit StateMonitor(const ApiClient& api) : pipe_(make_pipe()) {
