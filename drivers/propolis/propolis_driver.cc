@@ -17,6 +17,7 @@ std::optional<std::string> PropolisDriver::unavailable_reason() const {
   try {
     if (host_architecture() != Architecture::X86_64) return "Propolis runs on x86_64 hosts only";
     (void)propolis::read_settings();
+    (void)propolis::find_keeper();
     return std::nullopt;
   } catch (const Error& error) {
     return error.what();

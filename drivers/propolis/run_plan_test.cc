@@ -26,6 +26,11 @@ TEST(PropolisRunPlan, RoundTripThroughJson) {
   EXPECT_EQ(parse_run_plan(to_json(plan)).steps, tap_steps(kLink));
 }
 
+TEST(PropolisRunPlan, LinkHasANameThatBothSystemsTake) {
+  EXPECT_EQ(link_name(handle()), "vmtest6f0c1d0e0");
+  EXPECT_LT(link_name(handle()).size(), 16U);
+}
+
 TEST(PropolisRunPlan, GarbageIsAnError) {
   EXPECT_THROW((void)parse_run_plan("no JSON"), Error);
   EXPECT_THROW((void)parse_run_plan("{}"), Error);

@@ -46,6 +46,8 @@ std::string uuid_of(const VmHandle& vm) { return vm.id.substr(vm.id.find('-') + 
 
 }  // namespace
 
+std::string link_name(const VmHandle& vm) { return "vmtest" + uuid_of(vm).substr(0, 8) + "0"; }
+
 RunPlan run_plan(const VmHandle& vm, const Settings& settings, const std::vector<LinkPlan>& links, const std::string& run) {
   RunPlan plan;
   plan.body = vm.work_dir / "instance.json";
@@ -88,7 +90,7 @@ std::vector<LinkPlan> PropolisVm::links(const MachineConfig& machine, const Sett
     if (!nic.tap_name.empty()) throw Unsupported("a card of Propolis' is on a VNIC of its own, not on one of the host's");
     if (!links.empty()) throw Unsupported("only the first card's VNIC is made");
     if (handle().gateway.empty()) throw Error("network card " + nic.mac_address + " is on no VNIC");
-    links.push_back({.name = tap_name_of(handle().gateway),
+    links.push_back({.name = link_name(handle()),
                      .mac_address = nic.mac_address,
                      .host_address = handle().gateway + "/" + std::to_string(kTapPrefixLength)});
   }

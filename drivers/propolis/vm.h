@@ -15,6 +15,10 @@ namespace vmtest::propolis {
 inline constexpr const char* kConsoleLog = "console.log";
 inline constexpr const char* kConsoleSocket = "console.sock";
 
+/// The VNIC of a VM: nobody else's, even when a journal is found late. 15 characters, which is what Linux has, and a digit at the
+/// end, which is what dladm wants.
+[[nodiscard]] std::string link_name(const VmHandle& vm);
+
 /// What the keeper is told to do for a VM: a pure function but for the identity of this run. Empty VNICs: it has no card.
 [[nodiscard]] RunPlan run_plan(const VmHandle& vm, const Settings& settings, const std::vector<LinkPlan>& links,
                                const std::string& run);
