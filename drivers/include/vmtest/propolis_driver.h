@@ -9,15 +9,15 @@
 namespace vmtest {
 
 /// Drives Propolis (https://github.com/oxidecomputer/propolis) by its server's API, version 5.0.0 or 1.0.0. A server serves one
-/// VM once, so each run of a VM has one of its own: a program of ours between supervisor and server, vmtest-propolis-keeper, is
-/// that run. Guests are x86_64 and boot by UEFI; a kernel is started from a small disk that is made for it.
+/// VM at a time and does not end with it, so a program of ours stands between supervisor and server, vmtest-propolis-keeper,
+/// which is one run of one VM. Guests are x86_64 and boot by UEFI; a kernel is started from a small disk that is made for it.
 ///
 /// VMTEST_PROPOLIS says where the server comes from:
 /// - a path, or nothing: that program, or `propolis-server` in PATH, is started for each run;
-/// - http://ADDRESS:PORT: one that somebody else runs there, and starts anew after each VM;
-/// - zone:BRAND: one in a zone of that brand, whose boot starts it, reached at VMTEST_PROPOLIS_ADDRESS; the root disk is a clone
-/// of
-///   the snapshot VMTEST_PROPOLIS_SNAPSHOT in the file system VMTEST_PROPOLIS_DATASET.
+/// - http://ADDRESS:PORT: one that somebody else runs there, for one VM after another;
+/// - zone:BRAND: one in a zone of that brand, whose boot starts it, reached at VMTEST_PROPOLIS_ADDRESS; the root disk is a
+///   clone of the snapshot VMTEST_PROPOLIS_SNAPSHOT in the file system VMTEST_PROPOLIS_DATASET.
+///
 /// VMTEST_PROPOLIS_BOOTROM is the boot ROM, else where Propolis' package or Debian's ovmf have theirs. On illumos a card is on a
 /// VNIC over VMTEST_PROPOLIS_LINK; elsewhere, where the server is a simulated one, on a TAP.
 ///

@@ -93,7 +93,8 @@ void Server::await_fresh() {
         if (process_.wait(Deadline::after(kEndTime))) continue;  // it has noticed, too
         throw Error("the propolis-server on port " + std::to_string(port_) + " is another's");
       }
-      if (!state) return;
+      // One whose VM has ended takes another.
+      if (!state || *state == State::Destroyed || *state == State::Failed) return;
       held = true;
       why = "it holds another instance, which is " + std::string(to_string(*state));
     } catch (const std::system_error&) {  // not yet
@@ -101,10 +102,9 @@ void Server::await_fresh() {
       if (!held) why = "it does not answer";
     }
     if (deadline.expired()) {
-      throw Timeout("there was no propolis-server without an instance at " + plan_.host + ":" + std::to_string(port_) +
+      throw Timeout("there was no propolis-server that would take an instance at " + plan_.host + ":" + std::to_string(port_) +
                     " within " + std::to_string(plan_.patience.count()) + " s: " + why +
-                    (plan_.program.empty() ? "; a server serves one VM, so whoever runs it must start it anew after each" : "") +
-                    last_words());
+                    (held ? "; a server serves one VM at a time" : "") + last_words());
     }
     std::this_thread::sleep_for(kPoll);
   }

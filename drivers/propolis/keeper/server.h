@@ -10,8 +10,8 @@
 
 namespace vmtest::propolis {
 
-/// A propolis-server without an instance, for one run: started by us and ended with this object and this process, or running
-/// already.
+/// A propolis-server that takes an instance, for one run: started by us and ended with this object and this process, or running
+/// already, where the one before must have ended.
 class Server {
  public:
   /// Starts one on a free port, or waits for the one that the plan names. Throws Error with its own words when it does not come
