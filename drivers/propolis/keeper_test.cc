@@ -217,7 +217,7 @@ TEST_F(KeeperTest, ConsoleSocketWithTooLongAPathIsAnError) {
   plan_.console_socket = folder_.path() / std::string(100, 's');
   ChildProcess keeper = start_keeper();
   EXPECT_EQ(keeper.wait(soon()), (ExitStatus{1, 0}));
-  EXPECT_NE(words().find("the path of the console's socket is too long"), std::string::npos) << words();
+  EXPECT_NE(words().find("too long"), std::string::npos) << words();
 }
 
 TEST_F(KeeperTest, OldServerRunsAGuestToo) {

@@ -64,6 +64,8 @@ class StateMonitor {
 };
 
 FileDescriptor open_signals() {
+  // A state may come when nobody asks for one any more.
+  ::signal(SIGPIPE, SIG_IGN);
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGTERM);
@@ -90,8 +92,10 @@ class Run {
     const ApiClient& api = server_.api();
     told("the instance cannot be made", [&] { api.ensure(body, patience()); });
     // Before the guest runs, so that there is somebody to read its first byte.
-    console_.emplace(ConsoleOptions{server_.host(), server_.port(), api.version(), plan_.console_log, plan_.console_socket},
-                     patience());
+    told("the server does not connect the guest's console", [&] {
+      console_.emplace(ConsoleOptions{server_.host(), server_.port(), api.version(), plan_.console_log, plan_.console_socket},
+                       patience());
+    });
     told("the instance cannot be run", [&] { api.change_state(Change::Run, patience()); });
     monitor_.emplace(api);
   }
