@@ -2,8 +2,10 @@
 
 #include <unistd.h>
 
+#include <charconv>
 #include <cstdlib>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "supervisor_paths.h"
@@ -72,9 +74,12 @@ void parse_address(const std::string& text, const std::string& what, std::string
   const std::string number = colon == std::string::npos ? "" : text.substr(colon + 1);
   host = text.substr(0, colon == std::string::npos ? 0 : colon);
   if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
-  const bool digits = !number.empty() && number.size() <= 5 && number.find_first_not_of("0123456789") == std::string::npos;
-  const int value = digits ? std::atoi(number.c_str()) : 0;
-  if (value < 1 || value > 65535 || !is_ip_address(host)) throw Error(what + " is no address and port such as 127.0.0.1:12400");
+  unsigned value = 0;
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), value);
+  const bool whole = error == std::errc() && end == number.data() + number.size();
+  if (!whole || value < 1 || value > 65535 || !is_ip_address(host)) {
+    throw Error(what + " is no address and port such as 127.0.0.1:12400");
+  }
   port = static_cast<std::uint16_t>(value);
 }
 
