@@ -13,6 +13,7 @@
 #include <optional>
 #include <sstream>
 
+#include "vm.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
@@ -37,13 +38,6 @@ std::string failure_of(const std::function<void()>& call) {
     return error.what();
   }
   return "nothing was thrown";
-}
-
-std::vector<std::string> files_in(const fs::path& folder) {
-  std::vector<std::string> names;
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(folder, ignored)) names.push_back(entry.path().filename());
-  return names;
 }
 
 /// Its only one.
@@ -99,13 +93,7 @@ class PropolisDriverTest : public ::testing::Test {
     ::setenv(kVariable, program.c_str(), 1);
   }
   /// Whether the host's side of the VM's card is there.
-  [[nodiscard]] bool has_interface() const {
-    for (const std::string& name : files_in("/sys/class/net")) {
-      const fs::path alias = fs::path("/sys/class/net") / name / "ifalias";
-      if (name.rfind("vmtest", 0) == 0 && fs::exists(alias) && read_file(alias) == "52:54:00:12:34:56\n") return true;
-    }
-    return false;
-  }
+  [[nodiscard]] bool has_interface() const { return vm_ && fs::exists(fs::path("/sys/class/net") / propolis::link_name(*vm_)); }
   [[nodiscard]] pid_t keeper() const {
     return SupervisorConnection::connect(vm_->supervisor_socket())->status().processes.at("propolis-keeper");
   }

@@ -50,8 +50,9 @@ TEST_F(RouterDriverTest, NamesWhatThereIsWhenTheWishIsNoDriver) {
     const RouterDriver router;
     FAIL() << "it has taken " << to_string(router.kind());
   } catch (const Error& error) {
-    EXPECT_STREQ(error.what(),
-                 "VMTEST_DRIVER=bochs is no driver; this platform has qemu, cloud-hypervisor, cloud-hypervisor-cli, noop");
+    EXPECT_STREQ(
+        error.what(),
+        "VMTEST_DRIVER=bochs is no driver; this platform has qemu, cloud-hypervisor, cloud-hypervisor-cli, propolis, noop");
   }
 }
 
@@ -61,8 +62,9 @@ TEST_F(RouterDriverTest, NamesWhatThereIsWhenTheWishIsNotHere) {
     const RouterDriver router;
     FAIL() << "it has taken " << to_string(router.kind());
   } catch (const Error& error) {
-    EXPECT_STREQ(error.what(),
-                 "there is no driver vz on this platform, which has qemu, cloud-hypervisor, cloud-hypervisor-cli, noop");
+    EXPECT_STREQ(
+        error.what(),
+        "there is no driver vz on this platform, which has qemu, cloud-hypervisor, cloud-hypervisor-cli, propolis, noop");
   }
 }
 
