@@ -48,6 +48,34 @@ TEST_F(CloneTest, OverlayCanBeLarger) {
   EXPECT_EQ(info(folder_.path() / "clone")["virtual-size"], 64 * 1024 * 1024);
 }
 
+TEST_F(CloneTest, RawCopyIsWholeAndSparse) {
+  const std::filesystem::path source = folder_.path() / "source.qcow2";
+  run_tool({"qemu-img", "create", "-q", "-f", "qcow2", source.string(), "64M"}, soon());
+  run_tool({"qemu-io", "-f", "qcow2", "-c", "write -P 7 1M 64k", source.string()}, soon());
+  CloneRequest raw = request();
+  raw.source = source;
+  raw.source_format = DiskFormat::Qcow2;
+  raw.method = CloneMethod::RawCopy;
+  EXPECT_EQ(clone_disk(raw, soon()), DiskFormat::Raw);
+  const auto shown = info(raw.target);
+  EXPECT_EQ(shown["format"], "raw");
+  EXPECT_FALSE(shown.contains("backing-filename"));
+  EXPECT_EQ(shown["virtual-size"], 64 * 1024 * 1024);
+  EXPECT_LT(shown["actual-size"], 1024 * 1024);
+  EXPECT_EQ(read_file(raw.target).substr(1U << 20, 65536), std::string(65536, '\7'));
+}
+
+TEST_F(CloneTest, RawCopyCanBeLargerAndIsNotSmaller) {
+  CloneRequest raw = request();
+  raw.method = CloneMethod::RawCopy;
+  raw.size_mib = 4;
+  EXPECT_THROW(clone_disk(raw, soon()), Error);
+  EXPECT_FALSE(std::filesystem::exists(raw.target));
+  raw.size_mib = 16;
+  clone_disk(raw, soon());
+  EXPECT_EQ(std::filesystem::file_size(raw.target), 16U << 20);
+}
+
 TEST_F(CloneTest, NeverOverwrites) {
   write_file(folder_.path() / "clone", "precious");
   EXPECT_THROW(clone_disk(request(), soon()), Error);
