@@ -13,6 +13,7 @@
 #include "vmtest/host/process.h"
 #include "vmtest/host/program_files.h"
 #include "vmtest/host/text.h"
+#include "vmtest/supervisor.h"
 
 namespace vmtest::propolis {
 namespace {
@@ -125,7 +126,13 @@ Settings read_settings() {
 }
 
 fs::path find_keeper() {
-  return find_own_program("vmtest-propolis-keeper", "VMTEST_PROPOLIS_KEEPER", {kInstalledLibexec, kBuildTree});
+  std::vector<fs::path> places = {kInstalledLibexec, kBuildTree};
+  try {
+    // An installation that was moved has both in one folder, and its tests are told where the supervisor is.
+    places.insert(places.begin(), find_supervisor().parent_path());
+  } catch (const Error&) {  // whoever needs it is told
+  }
+  return find_own_program("vmtest-propolis-keeper", "VMTEST_PROPOLIS_KEEPER", places);
 }
 
 }  // namespace vmtest::propolis
