@@ -311,6 +311,14 @@ TEST_F(KeeperTest, UndoWaitsForALivingRunAndHasNothingToDoAfter) {
   EXPECT_EQ(undo.wait(soon()), (ExitStatus{0, 0}));
 }
 
+TEST_F(KeeperTest, UndoLeavesNoLockOfOneThatWasKilledBeforeItsFirstStep) {
+  const fs::path lock = plan_.journal.string() + ".lock";
+  fs::create_directory(lock.parent_path());
+  write_file(lock, "");
+  EXPECT_TRUE(exec_tool({find_keeper().string(), "undo", plan_.journal.string()}, soon()).status.ok());
+  EXPECT_FALSE(fs::exists(lock));
+}
+
 TEST_F(KeeperTest, PlanThatIsNoneIsAnError) {
   write_file(folder_.path() / "none.json", "{}");
   const ToolResult result = exec_tool({find_keeper().string(), "run", (folder_.path() / "none.json").string()}, soon());

@@ -56,7 +56,10 @@ void stop_instance(const json& instance) noexcept {
 /// The caller holds the lock.
 bool take_back(const fs::path& journal) {
   std::error_code ignored;
-  if (!fs::exists(journal, ignored)) return true;
+  if (!fs::exists(journal, ignored)) {
+    forget(journal);  // its writer was killed before the first step, or has taken all back
+    return true;
+  }
   const json content = json::parse(read_file(journal));
   if (content.contains("instance")) stop_instance(content.at("instance"));
   const auto steps = content.at("steps").get<std::vector<Step>>();
@@ -116,7 +119,7 @@ HostSteps::~HostSteps() {
 
 bool HostSteps::undo(const fs::path& journal) noexcept {
   try {
-    if (!fs::exists(journal)) return true;
+    if (!fs::exists(journal) && !fs::exists(lock_of(journal))) return true;
     const FileLock lock = FileLock::lock(lock_of(journal), Deadline::after(kLockTime));
     return take_back(journal);
   } catch (const std::exception& error) {
