@@ -61,6 +61,7 @@ Manifest describe(const BuiltImage& built, const Recipe& recipe, const fs::path&
   image.disk = add(built.disk);
   image.kernel = add(built.kernel);
   image.initramfs = add(built.initramfs);
+  image.efi_kernel = add(built.efi_kernel);
   image.digest = sha256(all);
   if (!image.disk.empty()) check_disk(image.disk, image.disk_format);
   manifest.details.size = size_on_disk(folder);

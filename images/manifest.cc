@@ -50,6 +50,7 @@ Manifest read_manifest(const std::filesystem::path& folder) {
     image.disk_format = parse_word(text.at("disk_format"), parse_disk_format);
     image.kernel = file_of(folder, text, "kernel");
     image.initramfs = file_of(folder, text, "initramfs");
+    image.efi_kernel = file_of(folder, text, "efi_kernel");
     image.command_line = text.value("command_line", "");
     image.default_user = text.value("default_user", "root");
     for (const json& mode : text.at("boot_modes")) image.boot_modes.push_back(parse_word(mode, parse_boot_mode));
@@ -73,6 +74,7 @@ void write_manifest(const std::filesystem::path& folder, const Manifest& manifes
                      {"disk_format", to_string(image.disk_format)},
                      {"kernel", image.kernel.filename().string()},
                      {"initramfs", image.initramfs.filename().string()},
+                     {"efi_kernel", image.efi_kernel.filename().string()},
                      {"command_line", image.command_line},
                      {"default_user", image.default_user},
                      {"boot_modes", modes},

@@ -38,6 +38,7 @@ json to_json(const ImageDetails& details) {
           {"disk_format", to_string(image.disk_format)},
           {"kernel", image.kernel.string()},
           {"initramfs", image.initramfs.string()},
+          {"efi_kernel", image.efi_kernel.string()},
           {"command_line", image.command_line},
           {"default_user", image.default_user},
           {"boot_modes", modes},

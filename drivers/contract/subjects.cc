@@ -2,13 +2,16 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <sstream>
 #include <utility>
 
 #include "halting_kernel.h"
 #include "subject.h"
 #include "vmtest/cloud_hypervisor_driver.h"
+#include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/socket.h"
 #include "vmtest/noop_driver.h"
+#include "vmtest/propolis_driver.h"
 #include "vmtest/qemu_driver.h"
 #include "vmtest/router_driver.h"
 #include "vmtest/supervisor.h"
@@ -84,6 +87,43 @@ Subject vz() {
   return subject;
 }
 
+/// The children of a process, theirs, and so on.
+std::vector<pid_t> descendants(pid_t pid) {
+  const std::string number = std::to_string(pid);
+  std::istringstream children(read_file("/proc/" + number + "/task/" + number + "/children"));
+  std::vector<pid_t> all;
+  for (pid_t child = 0; children >> child;) {
+    all.push_back(child);
+    for (const pid_t further : descendants(child)) all.push_back(further);
+  }
+  return all;
+}
+
+/// Propolis, or what stands in for it where VMTEST_PROPOLIS says nothing, without a guest: it sits in its firmware. What crashes
+/// is the server.
+Subject propolis() {
+  if (!fs::path(VMTEST_SIMULATED_PROPOLIS).empty()) ::setenv("VMTEST_PROPOLIS", VMTEST_SIMULATED_PROPOLIS, 0);
+  Subject subject;
+  subject.name = "Propolis";
+  subject.make = [] { return std::make_unique<PropolisDriver>(); };
+  subject.machine.memory_mib = 64;
+  subject.machine.boot = BootMode::Uefi;
+  subject.nic = NicKind::Tap;
+  subject.bad_machine = subject.machine;
+  subject.bad_machine.disks = {{.path = "/nonexistent/gone.raw", .format = DiskFormat::Raw, .id = "root"}};
+  subject.refusal = "gone.raw";
+  const auto keeper = [](const VmHandle& vm) {
+    return SupervisorConnection::connect(vm.supervisor_socket())->status().processes.at("propolis-keeper");
+  };
+  subject.crash = [keeper](Driver&, const VmHandle& vm) { ::kill(descendants(keeper(vm)).at(0), SIGKILL); };
+  subject.processes = [](const VmHandle& vm) {
+    std::vector<pid_t> all = {vm.supervisor_pid};
+    for (const pid_t pid : descendants(vm.supervisor_pid)) all.push_back(pid);
+    return all;
+  };
+  return subject;
+}
+
 Subject noop() {
   Subject subject;
   subject.name = "Noop";
@@ -117,6 +157,7 @@ const std::vector<Subject>& subjects() {
                                            noop(),
                                            cloud_hypervisor(CloudHypervisorDriver::Mode::Api),
                                            cloud_hypervisor(CloudHypervisorDriver::Mode::CommandLine),
+                                           propolis(),
                                            vz(),
                                            routed(qemu()),
                                            routed(noop())};

@@ -8,6 +8,7 @@
 #include "vmtest/cloud_hypervisor_driver.h"
 #include "vmtest/error.h"
 #include "vmtest/noop_driver.h"
+#include "vmtest/propolis_driver.h"
 #include "vmtest/qemu_driver.h"
 #include "vmtest/vz_driver.h"
 
@@ -21,6 +22,7 @@ std::vector<std::unique_ptr<Driver>> drivers_of_this_platform() {
   drivers.push_back(std::make_unique<QemuDriver>());
   for (const auto mode : {CloudHypervisorDriver::Mode::Api, CloudHypervisorDriver::Mode::CommandLine})
     drivers.push_back(std::make_unique<CloudHypervisorDriver>(mode));
+  drivers.push_back(std::make_unique<PropolisDriver>());
   if (std::string_view(kSystem) != "Darwin") drivers.push_back(std::make_unique<VzDriver>());
   // The last resort of nobody: it runs nothing, and is used only when it is asked for.
   drivers.push_back(std::make_unique<NoopDriver>());

@@ -28,6 +28,8 @@ using nlohmann::json;
 
 /// Longest wait for killed processes to be gone; only one stuck in the kernel takes longer than milliseconds.
 constexpr std::chrono::seconds kKillTime{10};
+/// Longest wait for an epilogue when the VM ends: halting a zone takes seconds.
+constexpr std::chrono::seconds kEpilogueTime{30};
 /// How much of a log's end goes into an exit report.
 constexpr std::size_t kLastWordsBytes = 4096;
 constexpr std::size_t kLastWordsLines = 15;
@@ -174,7 +176,8 @@ json Supervisor::answer(Connection& connection, const json& request) {
   if (op == "signal") {
     const auto child = children_.find(request.at("name"));
     if (child == children_.end()) throw Error("no process " + request.at("name").dump());
-    if (!child->second.status) ::kill(-child->second.process.pid(), request.at("signal").get<int>());
+    const bool runs = !child->second.status && !child->second.ended;
+    if (runs) ::kill(-child->second.process.pid(), request.at("signal").get<int>());
     return {{"ok", true}};
   }
   if (op == "keep") {
@@ -215,7 +218,8 @@ json Supervisor::spawn(const json& request) {
     if (fd == held_.end()) throw Error("no descriptor \"" + held + "\" is held");
     process.pass_descriptors.emplace_back(fd->second.get(), number);
   }
-  Child child{ChildProcess::start(process), log, std::nullopt};
+  Child child{ChildProcess::start(process), log};
+  child.epilogue = request.value("epilogue", std::vector<std::string>());
   const pid_t pid = child.process.pid();
   children_[name] = std::move(child);
   return {{"ok", true}, {"pid", pid}};
@@ -254,7 +258,7 @@ json Supervisor::exit_event(const std::string& name) const {
 void Supervisor::reap() {
   for (auto& [name, child] : children_) {
     if (child.status) continue;
-    child.status = child.process.poll();
+    child.status = poll(child);
     if (!child.status) continue;
     const json event = exit_event(name);
     for (Connection& connection : connections_) {
@@ -266,9 +270,53 @@ void Supervisor::reap() {
     }
   }
   reap_strays([this](pid_t pid) {
-    return std::any_of(children_.begin(), children_.end(),
-                       [pid](const auto& entry) { return !entry.second.status && entry.second.process.pid() == pid; });
+    return std::any_of(children_.begin(), children_.end(), [pid](const auto& entry) {
+      const Child& child = entry.second;
+      return !child.status && (child.process.pid() == pid || child.undoing.pid() == pid);
+    });
   });
+}
+
+ChildProcess Supervisor::start_epilogue(const Child& child) const {
+  const FileDescriptor output = open_file(child.log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+  ProcessOptions process;
+  process.argv = child.epilogue;
+  process.working_directory = options_.work_dir;
+  process.standard_output = output.get();
+  process.standard_error = output.get();
+  return ChildProcess::start(process);
+}
+
+std::optional<ExitStatus> Supervisor::poll(Child& child) {
+  if (!child.ended) {
+    const auto status = child.process.poll();
+    if (!status || child.epilogue.empty()) return status;
+    child.ended = status;
+    try {
+      child.undoing = start_epilogue(child);
+    } catch (const std::exception&) {  // a full disk or process table; it is tried once more at the VM's end
+      return child.ended;
+    }
+  }
+  if (!child.undoing.poll()) return std::nullopt;
+  child.epilogue.clear();
+  return child.ended;
+}
+
+void Supervisor::finish_epilogues() {
+  // All are reaped by now; an object that knows it will not signal a number that may be another's by the time it goes.
+  for (auto& [name, child] : children_) {
+    (void)child.process.poll();
+    (void)child.undoing.poll();
+  }
+  for (auto& [name, child] : children_) {
+    if (child.epilogue.empty()) continue;
+    try {
+      ChildProcess undoing = start_epilogue(child);
+      (void)undoing.wait(Deadline::after(kEpilogueTime));
+    } catch (const std::exception&) {  // the rest must go all the same
+    }
+  }
 }
 
 void Supervisor::watch_owner(pid_t pid, std::optional<unsigned long long> start_time) {
@@ -293,7 +341,7 @@ void Supervisor::owner_is_gone() {
 
 void Supervisor::end_processes() {
   for (auto& [name, child] : children_) {
-    if (!child.status) ::kill(-child.process.pid(), SIGKILL);
+    if (!child.status && !child.ended) ::kill(-child.process.pid(), SIGKILL);
   }
   const Deadline deadline = Deadline::after(kKillTime);
   // Descendants that left their group, or came to us because their parent died, go as well: as a sub-reaper we are the
@@ -303,6 +351,7 @@ void Supervisor::end_processes() {
     ::poll(&entry, 1, deadline.poll_timeout(std::chrono::milliseconds(50)));
     if (entry.revents != 0) (void)read_signals(signals_.get());
   }
+  finish_epilogues();
   children_.clear();
 }
 

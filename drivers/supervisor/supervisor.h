@@ -47,7 +47,12 @@ class Supervisor {
   struct Child {
     ChildProcess process;
     std::filesystem::path log;
-    std::optional<ExitStatus> status;
+    /// Set when it has ended and its epilogue has, too.
+    std::optional<ExitStatus> status = std::nullopt;
+    std::vector<std::string> epilogue = {};
+    /// Set when it has ended, but its epilogue runs.
+    std::optional<ExitStatus> ended = std::nullopt;
+    ChildProcess undoing = {};
   };
 
   /// Makes a folder (0700) that goes with the VM; false when something is there already, which stays as it is.
@@ -60,6 +65,10 @@ class Supervisor {
   nlohmann::json status() const;
   nlohmann::json exit_event(const std::string& name) const;
   void reap();
+  /// How a child and its epilogue ended; none while one of them runs.
+  std::optional<ExitStatus> poll(Child& child);
+  [[nodiscard]] ChildProcess start_epilogue(const Child& child) const;
+  void finish_epilogues();
   void owner_is_gone();
   void watch_owner(pid_t pid, std::optional<unsigned long long> start_time);
   void end_processes();

@@ -172,7 +172,8 @@ pid_t SupervisorConnection::spawn(const SupervisedProcess& process) {
       {"name", process.name},
       {"argv", process.argv},
       {"log", process.log_file},
-      {"descriptors", process.descriptors}}.dump()));
+      {"descriptors", process.descriptors},
+      {"epilogue", process.epilogue}}.dump()));
   const pid_t pid = reply.at("pid");
   incoming_->started[process.name] = pid;
   // The end of an earlier process of this name may have arrived together with the answer.

@@ -50,6 +50,49 @@ TEST_F(SupervisorTest, ExitCodeArrivesWithLastWords) {
   EXPECT_EQ(exit->last_words, "to stdout\nto stderr");
 }
 
+TEST_F(SupervisorTest, EpilogueIsOverWhenTheEndIsTold) {
+  const auto vm = start();
+  SupervisedProcess process = shell("exit 3");
+  process.epilogue = {"/bin/sh", "-c", "sleep 0.2; echo undone > undone.txt"};
+  vm->spawn(process);
+  const auto exit = vm->wait_exit("hypervisor", 20s);
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->status, (ExitStatus{3, 0}));
+  EXPECT_EQ(read_file(work_dir() / "undone.txt"), "undone\n");
+}
+
+TEST_F(SupervisorTest, EpilogueRunsWhenTheVmIsEnded) {
+  const auto vm = start();
+  SupervisedProcess process = shell("exec sleep 60");
+  process.epilogue = {"/bin/sh", "-c", "[ -e handle.txt ] && echo undone > " + (folder_.path() / "undone").string()};
+  vm->spawn(process);
+  write_file(work_dir() / "handle.txt", "");
+  vm->end();
+  EXPECT_EQ(read_file(folder_.path() / "undone"), "undone\n") << "before the folders went";
+  EXPECT_TRUE(nothing_is_left());
+}
+
+TEST_F(SupervisorTest, EpilogueRunsWhenTheOwnerIsKilled) {
+  ASSERT_TRUE(start_owner([&] {
+    static const auto vm = start();
+    SupervisedProcess process = shell("exec sleep 60");
+    process.epilogue = {"/bin/sh", "-c", "echo undone > " + (folder_.path() / "undone").string()};
+    vm->spawn(process);
+  }));
+  kill_owner();
+  EXPECT_TRUE(wait_until([&] { return nothing_is_left() && fs::exists(folder_.path() / "undone"); }, soon()));
+}
+
+TEST_F(SupervisorTest, EpilogueThatCannotRunHoldsUpNothing) {
+  const auto vm = start();
+  SupervisedProcess process = shell("exit 0");
+  process.epilogue = {"/nonexistent/program"};
+  vm->spawn(process);
+  EXPECT_TRUE(vm->wait_exit("hypervisor", 20s));
+  vm->end();
+  EXPECT_TRUE(nothing_is_left());
+}
+
 TEST_F(SupervisorTest, SignalOfACrashArrives) {
   const auto vm = start();
   vm->spawn(shell("kill -SEGV $$"));

@@ -23,6 +23,7 @@ struct BuiltImage {
   DiskFormat disk_format = DiskFormat::Qcow2;
   std::string kernel = {};
   std::string initramfs = {};
+  std::string efi_kernel = {};
   /// Kernel command line for a direct boot, `root=` and `console=` included.
   std::string command_line = {};
   /// What `root=` names, in the kernel's words ("PARTUUID=..."); empty when the root is the initramfs.

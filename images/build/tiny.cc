@@ -197,7 +197,9 @@ void build_tiny(const BuildContext& context) {
   const std::string release = modules.filename().string();
 
   context.step("unpacking the kernel");
-  write_whole(context.staging / "vmlinux", extract_vmlinux(read_whole(tree / "boot" / ("vmlinuz-" + release))));
+  const std::string kernel = read_whole(tree / "boot" / ("vmlinuz-" + release));
+  write_whole(context.staging / "vmlinux", extract_vmlinux(kernel));
+  write_whole(context.staging / "vmlinuz", kernel);
   build_initramfs(context, modules);
   build_disk(context, tree, modules);
 
@@ -208,6 +210,7 @@ void build_tiny(const BuildContext& context) {
   image.disk_format = DiskFormat::Qcow2;
   image.kernel = "vmlinux";
   image.initramfs = "initrd.img";
+  image.efi_kernel = "vmlinuz";
   image.command_line = kCommandLine;
   image.root_device = std::string("LABEL=") + kRootLabel;
   image.default_user = "root";

@@ -88,6 +88,8 @@ struct MachineConfig {
   BootMode boot = BootMode::Direct;
   /// Direct: what the hypervisor loads.
   std::filesystem::path kernel = {};
+  /// The same kernel in the form that firmware loads, for hypervisors that have nothing else; empty when that is `kernel` itself.
+  std::filesystem::path efi_kernel = {};
   std::filesystem::path initramfs = {};
   std::string command_line = {};
   std::optional<UefiFirmware> uefi = {};

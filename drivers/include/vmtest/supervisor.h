@@ -38,6 +38,9 @@ struct SupervisedProcess {
   std::string log_file;
   /// Descriptors given before with hold(), and the number each has in the process (3 and up).
   std::vector<std::pair<std::string, int>> descriptors = {};
+  /// Run when the process has ended, however it ended, before its end is told of or its VM's folders go: it undoes what the
+  /// process did to the host. Must do nothing when there is nothing to undo, since it may run twice. Empty: nothing.
+  std::vector<std::string> epilogue = {};
 };
 
 /// How a supervised process ended.

@@ -16,8 +16,7 @@ enum class CloneMethod {
   /// The file system shares the blocks (XFS, btrfs; APFS on macOS). Keeps the format. Unsupported elsewhere.
   Reflink,
   /// A raw copy, sparse where the original is: for hypervisors that take nothing else. Takes the space of the original's data,
-  /// unless
-  /// that is raw too and the file system shares its blocks.
+  /// unless that is raw too and the file system shares its blocks.
   RawCopy,
 };
 

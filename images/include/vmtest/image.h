@@ -20,6 +20,8 @@ struct Image {
   /// For a direct boot; empty when the image has none.
   std::filesystem::path kernel = {};
   std::filesystem::path initramfs = {};
+  /// The same kernel as a bzImage with an EFI stub, where `kernel` is in another form; empty else.
+  std::filesystem::path efi_kernel = {};
   /// Kernel command line of a direct boot.
   std::string command_line = {};
   /// The account that the seed gives the key to.

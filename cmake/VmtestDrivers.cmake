@@ -1,0 +1,38 @@
+# Running tests over a driver that is not this host's usual one.
+
+# vmtest_driver_environment(DRIVER RESULT): the environment (NAME=VALUE ...) in which tests run over a driver, with what stands in for
+# its hypervisor where the caller names none. Empty where nothing does.
+function(vmtest_driver_environment driver result)
+  set(support ${PROJECT_SOURCE_DIR}/tests/support)
+  set(environment VMTEST_DRIVER=${driver})
+  if(driver MATCHES "^cloud-hypervisor" AND NOT DEFINED ENV{VMTEST_CLOUD_HYPERVISOR})
+    list(APPEND environment VMTEST_CLOUD_HYPERVISOR=${support}/cloud_hypervisor/cloud-hypervisor)
+  elseif(driver STREQUAL propolis AND NOT DEFINED ENV{VMTEST_PROPOLIS})
+    list(APPEND environment VMTEST_PROPOLIS=${support}/propolis/propolis-server)
+  elseif(driver STREQUAL vz AND NOT DEFINED ENV{VMTEST_VZ_HELPER})
+    if(TARGET vmtest_vz_helper_simulated_arm64)
+      set(leases ${PROJECT_BINARY_DIR}/tests/support/vz/dhcpd_leases)
+      list(APPEND environment VMTEST_VZ_HELPER=${PROJECT_BINARY_DIR}/tests/support/vz/vmtest-vz-helper-simulated
+        VMTEST_SIM_VZ_LEASES=${leases} VMTEST_DHCPD_LEASES=${leases})
+    else()
+      set(environment)
+    endif()
+  endif()
+  set(${result} ${environment} PARENT_SCOPE)
+endfunction()
+
+# vmtest_driver_test(DRIVER TARGET [TIMEOUT SECONDS] [FILTER FILTER]): all tests of a program, or some, over a driver, as one test.
+function(vmtest_driver_test driver target)
+  cmake_parse_arguments(DRIVER "" "TIMEOUT;FILTER" "" ${ARGN})
+  if(NOT DRIVER_FILTER)
+    set(DRIVER_FILTER *)
+  endif()
+  vmtest_driver_environment(${driver} environment)
+  if(NOT environment)
+    return()
+  endif()
+  add_test(NAME driver_${driver}.${target} COMMAND ${target} --gtest_filter=${DRIVER_FILTER})
+  set_tests_properties(driver_${driver}.${target} PROPERTIES LABELS vm TIMEOUT ${DRIVER_TIMEOUT}
+    ENVIRONMENT "${environment};VMTEST_SUPERVISOR=$<TARGET_FILE:vmtest_supervisor>"
+    SKIP_REGULAR_EXPRESSION "\\[  PASSED  \\] 0 tests")
+endfunction()

@@ -1,0 +1,143 @@
+#include "host_steps.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "../api_client.h"
+#include "vmtest/error.h"
+#include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/host/process.h"
+#include "vmtest/host/text.h"
+
+namespace vmtest::propolis {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+/// Installing and halting zones takes seconds; no command of these takes minutes.
+constexpr std::chrono::seconds kStepTime{60};
+/// How long a process that is taking the same steps back may need.
+constexpr std::chrono::seconds kLockTime{30};
+/// For a server's answers while an instance is stopped.
+constexpr std::chrono::seconds kInstanceTime{5};
+constexpr const char* kLockSuffix = ".lock";
+
+fs::path lock_of(const fs::path& journal) { return journal.string() + kLockSuffix; }
+
+void forget(const fs::path& journal) {
+  std::error_code ignored;
+  fs::remove(journal, ignored);
+  fs::remove(lock_of(journal), ignored);
+}
+
+/// Of one that has ended already, this does nothing.
+void stop_instance(const json& instance) noexcept {
+  try {
+    const Deadline deadline = Deadline::after(kInstanceTime);
+    const std::string host = instance.at("host");
+    const std::uint16_t port = instance.at("port");
+    const ApiClient api(host, port, ApiClient::negotiate(host, port, deadline));
+    if (api.instance(deadline).at("instance").at("properties").at("id") != instance.at("id")) return;
+    api.change_state(Change::Stop, deadline);
+    for (std::uint64_t generation = 0;;) {
+      const StateChange change = api.monitor_state(generation, deadline);
+      if (change.state == State::Destroyed || change.state == State::Failed) return;
+      generation = change.generation + 1;
+    }
+  } catch (const std::exception&) {  // it has ended, or its server has
+  }
+}
+
+/// The caller holds the lock.
+bool take_back(const fs::path& journal) {
+  std::error_code ignored;
+  if (!fs::exists(journal, ignored)) {
+    forget(journal);  // its writer was killed before the first step, or has taken all back
+    return true;
+  }
+  const json content = json::parse(read_file(journal));
+  if (content.contains("instance")) stop_instance(content.at("instance"));
+  const auto steps = content.at("steps").get<std::vector<Step>>();
+  const std::size_t begun = content.at("begun");
+  bool clean = true;
+  for (std::size_t i = std::min(begun, steps.size()); i-- > 0;) {
+    if (steps[i].undo.empty()) continue;
+    try {
+      run_tool(steps[i].undo, Deadline::after(kStepTime));
+    } catch (const std::exception& error) {
+      // Whether the last one was done is not known.
+      if (i + 1 == begun && content.value("unsure", false)) continue;
+      clean = false;
+      std::fprintf(stderr, "cannot undo \"%s\": %s\n", format_command(steps[i].run).c_str(), error.what());
+    }
+  }
+  // What could not be taken back once will not be later, most of the time because somebody has done it.
+  forget(journal);
+  return clean;
+}
+
+}  // namespace
+
+HostSteps::HostSteps(fs::path journal, std::vector<Step> steps, std::optional<ForeignInstance> instance)
+    : journal_(std::move(journal)), steps_(std::move(steps)), instance_(std::move(instance)) {
+  if (steps_.empty() && !instance_) return;
+  ensure_private_dir(journal_.parent_path());
+  lock_ = FileLock::lock(lock_of(journal_), Deadline::after(kLockTime));
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    write_journal(i + 1, true);
+    try {
+      run_tool(steps_[i].run, Deadline::after(kStepTime));
+    } catch (const std::exception& error) {
+      const std::string why = error.what();
+      write_journal(i, false);
+      (void)take_back(journal_);
+      throw Error("cannot prepare the host: " + why);
+    }
+  }
+  write_journal(steps_.size(), false);
+}
+
+void HostSteps::write_journal(std::size_t begun, bool unsure) const {
+  json content = {{"steps", steps_}, {"begun", begun}, {"unsure", unsure}};
+  if (instance_) content["instance"] = {{"host", instance_->host}, {"port", instance_->port}, {"id", instance_->id}};
+  write_file(journal_, content.dump(2) + "\n", 0600);
+}
+
+HostSteps::~HostSteps() {
+  if (!lock_) return;
+  try {
+    (void)take_back(journal_);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "cannot take back what was done to the host: %s\n", error.what());
+  }
+}
+
+bool HostSteps::undo(const fs::path& journal) noexcept {
+  try {
+    if (!fs::exists(journal) && !fs::exists(lock_of(journal))) return true;
+    const FileLock lock = FileLock::lock(lock_of(journal), Deadline::after(kLockTime));
+    return take_back(journal);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "cannot take back what was done to the host: %s\n", error.what());
+    return false;
+  }
+}
+
+void HostSteps::undo_others(const fs::path& journal) noexcept {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(journal.parent_path(), error)) {
+    if (entry.path() == journal || entry.path().extension() != journal.extension()) continue;
+    try {
+      if (const auto lock = FileLock::try_lock(lock_of(entry.path()))) (void)take_back(entry.path());
+    } catch (const std::exception& why) {
+      std::fprintf(stderr, "%s: %s\n", entry.path().c_str(), why.what());
+    }
+  }
+}
+
+}  // namespace vmtest::propolis

@@ -1,0 +1,316 @@
+// What is Propolis' own about its driver, beside what drivers/contract tries on all: with what stands in for its server where
+// VMTEST_PROPOLIS says nothing, and firmware as the guest.
+
+#include "vmtest/propolis_driver.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <optional>
+#include <sstream>
+
+#include "vm.h"
+#include "vmtest/error.h"
+#include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/host/process.h"
+#include "vmtest/host/socket.h"
+#include "vmtest/supervisor.h"
+#include "wait.h"
+
+namespace vmtest {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace std::chrono_literals;
+using testing::wait_until;
+
+Deadline soon() { return Deadline::after(20s); }
+
+std::string failure_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
+/// Its only one.
+pid_t child_of(pid_t parent) {
+  const std::string number = std::to_string(parent);
+  const pid_t child = std::atoi(read_file("/proc/" + number + "/task/" + number + "/children").c_str());
+  if (child <= 0) throw Error("process " + number + " has no child");
+  return child;
+}
+
+class PropolisDriverTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ::setenv(kVariable, VMTEST_SIMULATED_PROPOLIS, 0);
+    named_ = std::getenv(kVariable);
+    if (const auto why = driver_.unavailable_reason()) GTEST_SKIP() << *why;
+    if (const Support tap = driver_.support(Capability::Tap); !tap.supported()) GTEST_SKIP() << tap.why;
+  }
+  void TearDown() override {
+    if (vm_) {
+      driver_.destroy(*vm_);
+      EXPECT_FALSE(fs::exists(vm_->work_dir));
+      EXPECT_FALSE(has_interface());
+    }
+    ::setenv(kVariable, named_.c_str(), 1);
+  }
+
+  [[nodiscard]] PrepareRequest request() const {
+    PrepareRequest request;
+    request.name = "probe";
+    request.vms_dir = folder_.path() / "vms";
+    request.nics = {{.kind = NicKind::Tap, .mac_address = "52:54:00:12:34:56"}};
+    return request;
+  }
+  [[nodiscard]] MachineConfig machine() const {
+    MachineConfig machine;
+    machine.memory_mib = 64;
+    machine.boot = BootMode::Uefi;
+    machine.nics = request().nics;
+    return machine;
+  }
+  const VmHandle& prepare() { return *(vm_ = driver_.prepare(request())); }
+  std::string failure_to_start(const MachineConfig& config) {
+    const std::string why = failure_of([&] { (void)driver_.start(prepare(), config); });
+    EXPECT_FALSE(has_interface()) << "left after: " << why;
+    return why;
+  }
+  /// From now on the server is one with that fault.
+  void use_server_that(const std::string& fault) {
+    const fs::path program = folder_.path() / "program";
+    const std::string faulty = (fs::path(VMTEST_SIMULATED_PROPOLIS).parent_path() / "faulty_server.py").string();
+    write_file(program, "#!/bin/sh\nexec python3 " + faulty + " " + fault + " \"$@\"\n", 0700);
+    ::setenv(kVariable, program.c_str(), 1);
+  }
+  /// Whether the host's side of the VM's card is there.
+  [[nodiscard]] bool has_interface() const { return vm_ && fs::exists(fs::path("/sys/class/net") / propolis::link_name(*vm_)); }
+  [[nodiscard]] pid_t keeper() const {
+    return SupervisorConnection::connect(vm_->supervisor_socket())->status().processes.at("propolis-keeper");
+  }
+
+  static constexpr const char* kVariable = "VMTEST_PROPOLIS";
+  TemporaryDirectory folder_;
+  std::string named_;
+  PropolisDriver driver_;
+  std::optional<VmHandle> vm_;
+};
+
+#define EXPECT_SAYS(why, words) EXPECT_NE((why).find(words), std::string::npos) << (why)
+
+TEST_F(PropolisDriverTest, ProgramThatIsNotThereIsNamed) {
+  ::setenv(kVariable, "/nonexistent/propolis-server", 1);
+  EXPECT_EQ(driver_.unavailable_reason(), "VMTEST_PROPOLIS=/nonexistent/propolis-server is no program");
+}
+
+TEST_F(PropolisDriverTest, ServerThatClosesInTheMiddleOfAnAnswer) {
+  use_server_that("closes");
+  EXPECT_SAYS(failure_to_start(machine()), "ends in the middle");
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(PropolisDriverTest, ServerThatAnswersGarbage) {
+  use_server_that("garbage");
+  EXPECT_SAYS(failure_to_start(machine()), "the answer is no HTTP");
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(PropolisDriverTest, RefusalOfAnUnknownForm) {
+  use_server_that("array");
+  EXPECT_SAYS(failure_to_start(machine()), R"((500): ["the outer reason", "the inner reason"])");
+}
+
+TEST_F(PropolisDriverTest, ReasonThatIsOnlyInTheServersLog) {
+  use_server_that("reason-in-log");
+  const std::string why = failure_to_start(machine());
+  EXPECT_SAYS(why, "(500): Internal Server Error");
+  EXPECT_SAYS(why, "error_message_internal: no such viona device");
+}
+
+TEST_F(PropolisDriverTest, ServerThatAborts) {
+  use_server_that("aborts");
+  const std::string why = failure_to_start(machine());
+  EXPECT_SAYS(why, "propolis-server ended with signal 6");
+  EXPECT_SAYS(why, "its own last words");
+}
+
+TEST_F(PropolisDriverTest, ServerThatDiesBetweenEnsureAndRun) {
+  use_server_that("dies-before-run");
+  EXPECT_SAYS(failure_to_start(machine()), "does not connect the guest's console");
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(PropolisDriverTest, ServerOfAnotherVersion) {
+  use_server_that("old");
+  const std::string why = failure_to_start(machine());
+  EXPECT_SAYS(why, "speaks neither version 5.0.0 nor 1.0.0");
+  EXPECT_SAYS(why, "server does not support this API version");
+}
+
+TEST_F(PropolisDriverTest, ServerWhosePortWasTakenIsStartedOnAnother) {
+  use_server_that("port-taken:" + (folder_.path() / "mark").string() + ":" + VMTEST_SIMULATED_PROPOLIS);
+  (void)driver_.start(prepare(), machine());
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+}
+
+TEST_F(PropolisDriverTest, StartsAgainAfterAFailure) {
+  use_server_that("garbage");
+  (void)failure_to_start(machine());
+  (void)driver_.stop(*vm_, 0ms);
+  ::setenv(kVariable, VMTEST_SIMULATED_PROPOLIS, 1);
+  (void)driver_.start(*vm_, machine());
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+}
+
+TEST_F(PropolisDriverTest, MissingDiskIsNamed) {
+  MachineConfig with = machine();
+  with.disks = {{.path = "/nonexistent/seed.iso", .format = DiskFormat::Raw, .read_only = true, .id = "seed"}};
+  EXPECT_SAYS(failure_to_start(with), "/nonexistent/seed.iso");
+  EXPECT_EQ(driver_.state(*vm_), VmState::Prepared);
+}
+
+TEST_F(PropolisDriverTest, KernelThatFirmwareCannotRunIsUnsupported) {
+  MachineConfig with = machine();
+  with.boot = BootMode::Direct;
+  with.kernel = folder_.path() / "vmlinux";
+  write_file(with.kernel, "\177ELF");
+  EXPECT_THROW((void)driver_.start(prepare(), with), Unsupported);
+}
+
+TEST_F(PropolisDriverTest, ForeignArchitectureIsUnsupported) {
+  MachineConfig foreign = machine();
+  foreign.architecture = Architecture::Aarch64;
+  EXPECT_THROW((void)driver_.start(prepare(), foreign), Unsupported);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Prepared);
+}
+
+TEST_F(PropolisDriverTest, NetworkItDoesNotHaveIsRefusedAndNothingIsLeft) {
+  PrepareRequest user = request();
+  user.nics.front().kind = NicKind::User;
+  EXPECT_THROW((void)driver_.prepare(user), Unsupported);
+  PrepareRequest port = request();
+  port.ssh_port = 10022;
+  EXPECT_THROW((void)driver_.prepare(port), Unsupported);
+  EXPECT_FALSE(fs::exists(folder_.path() / "vms"));
+}
+
+TEST_F(PropolisDriverTest, KilledKeeperTakesItsServerAndTheHostsSideAlong) {
+  (void)driver_.start(prepare(), machine());
+  EXPECT_TRUE(has_interface());
+  const pid_t server = child_of(keeper());
+  ::kill(keeper(), SIGKILL);
+  const auto exit = driver_.wait_exit(*vm_, 20s);
+  ASSERT_TRUE(exit);
+  EXPECT_FALSE(exit->orderly);
+  EXPECT_TRUE(wait_until([&] { return !process_start_time(server); }, soon()));
+  EXPECT_FALSE(has_interface());
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(PropolisDriverTest, KilledServerIsToldWithItsEnd) {
+  (void)driver_.start(prepare(), machine());
+  ::kill(child_of(keeper()), SIGKILL);
+  const auto exit = driver_.wait_exit(*vm_, 20s);
+  ASSERT_TRUE(exit);
+  EXPECT_FALSE(exit->orderly);
+  EXPECT_SAYS(exit->last_words, "propolis-server ended with signal 9");
+}
+
+TEST_F(PropolisDriverTest, FailedInstanceIsTold) {
+  (void)driver_.start(prepare(), machine());
+  const pid_t server = child_of(keeper());
+  ::kill(child_of(server), SIGKILL);
+  const auto exit = driver_.wait_exit(*vm_, 20s);
+  ASSERT_TRUE(exit);
+  EXPECT_FALSE(exit->orderly);
+  EXPECT_SAYS(exit->last_words, "the instance failed");
+  EXPECT_TRUE(wait_until([&] { return !process_start_time(server); }, soon()));
+}
+
+TEST_F(PropolisDriverTest, ZoneRunsAVmAndNothingOfItIsLeft) {
+  const fs::path support = fs::path(VMTEST_SIMULATED_PROPOLIS).parent_path().parent_path();
+  const std::string path = std::getenv("PATH");
+  const std::string port = std::to_string(ephemeral_port());
+  const std::map<std::string, std::string> environment = {
+      {"PATH", (support / "illumos").string() + ":" + path},
+      {"VMTEST_ILLUMOS_STATE", (folder_.path() / "illumos").string()},
+      {"VMTEST_ILLUMOS_LOG", (folder_.path() / "calls").string()},
+      {"VMTEST_ILLUMOS_OWNER", std::to_string(::getpid())},
+      {"VMTEST_ILLUMOS_PROPOLIS", std::string(VMTEST_SIMULATED_PROPOLIS) + " run /usr/share/ovmf/OVMF.fd 127.0.0.1:" + port},
+      {"VMTEST_SIM_PROPOLIS_NET", "user:" + std::to_string(ephemeral_port())},
+      {kVariable, "zone:nebula-vm"},
+      {"VMTEST_PROPOLIS_ADDRESS", "127.0.0.1:" + port},
+      {"VMTEST_PROPOLIS_SNAPSHOT", "rpool/images/tiny@latest"},
+      {"VMTEST_PROPOLIS_DATASET", "rpool/vms"},
+      {"VMTEST_PROPOLIS_LINK", "igb0"}};
+  for (const auto& [name, value] : environment) ::setenv(name.c_str(), value.c_str(), 1);
+  for (const char* arguments :
+       {"create -p rpool/images", "create rpool/vms", "create -V 1m rpool/images/tiny", "snapshot rpool/images/tiny@latest"}) {
+    std::istringstream words(arguments);
+    run_tool(
+        [&] {
+          std::vector<std::string> argv = {"zfs"};
+          for (std::string word; words >> word;) argv.push_back(word);
+          return argv;
+        }(),
+        soon());
+  }
+  MachineConfig with = machine();
+  with.disks = {{.path = "/a/disk/that/the/snapshot/is/instead/of", .format = DiskFormat::Raw, .id = "root"}};
+  const std::string why = failure_of([&] {
+    (void)driver_.start(prepare(), with);
+    EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+    driver_.destroy(*vm_);
+  });
+  EXPECT_EQ(why, "nothing was thrown");
+  const ToolResult zones = run_tool({"zoneadm", "list", "-c"}, soon());
+  const ToolResult datasets = run_tool({"zfs", "list", "-H", "-o", "name", "-r", "rpool/vms"}, soon());
+  const ToolResult links = run_tool({"dladm", "show-vnic", "-p", "-o", "link"}, soon());
+  for (const auto& [name, value] : environment) ::unsetenv(name.c_str());
+  ::setenv("PATH", path.c_str(), 1);
+  EXPECT_EQ(zones.out, "global\n");
+  EXPECT_EQ(datasets.out, "rpool/vms\n");
+  EXPECT_EQ(links.out, "");
+  EXPECT_SAYS(read_file(folder_.path() / "calls"), "\"boot\"");
+}
+
+TEST_F(PropolisDriverTest, WhoTypesIsHeard) {
+  MachineConfig with = machine();
+  with.memory_mib = 128;  // the shell needs more than the firmware
+  // Without a card, which the firmware would try to boot from.
+  with.nics.clear();
+  PrepareRequest request = this->request();
+  request.nics.clear();
+  (void)driver_.start(*(vm_ = driver_.prepare(request)), with);
+  const ConsoleEndpoint console = driver_.console_endpoint(*vm_);
+  const FileDescriptor line = connect_unix(console.address);
+  ASSERT_TRUE(wait_until([&] { return read_file_tail(console.log, 1U << 20).find("startup.nsh") != std::string::npos; }, soon()));
+  // The firmware's shell; a key ends its wait for a script.
+  send_message(line.get(), "\033");
+  ASSERT_TRUE(wait_until([&] { return read_file_tail(console.log, 1U << 20).find("Shell>") != std::string::npos; }, soon()));
+  send_message(line.get(), "echo typed-%lasterror%\r");
+  EXPECT_TRUE(wait_until([&] { return read_file_tail(console.log, 1U << 20).find("typed-0") != std::string::npos; }, soon()));
+  std::string seen;
+  std::vector<FileDescriptor> none;
+  while (seen.find("typed-0") == std::string::npos && wait_readable(line.get(), soon()) && receive_some(line.get(), seen, none)) {
+  }
+  EXPECT_SAYS(seen, "typed-0");
+  // Its way to power off.
+  send_message(line.get(), "reset -s\r");
+  const auto exit = driver_.wait_exit(*vm_, 20s);
+  ASSERT_TRUE(exit);
+  EXPECT_TRUE(exit->orderly) << exit->how;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Stopped);
+}
+
+}  // namespace
+}  // namespace vmtest

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "host_plan.h"
+
+namespace vmtest::propolis {
+
+/// One run of one VM, as the driver hands it to the keeper: a file of JSON.
+struct RunPlan {
+  /// The server to start: its program and boot ROM. Empty: one runs at `host` and `port`, or will once the steps are done.
+  std::filesystem::path program = {};
+  std::filesystem::path bootrom = {};
+  std::string host = "127.0.0.1";
+  std::uint16_t port = 0;
+  /// Receives what a server of ours says.
+  std::filesystem::path server_log = {};
+  /// The body of PUT /instance, of the newest version known here.
+  std::filesystem::path body = {};
+  std::filesystem::path console_log = {};
+  std::filesystem::path console_socket = {};
+  /// Written when the guest runs, see RunningServer.
+  std::filesystem::path running = {};
+  /// Done before, taken back after, however the run ends. The journal says which are done; it is there as long as some are.
+  std::vector<Step> steps = {};
+  std::filesystem::path journal = {};
+  /// How long a server may take to be up, and for each answer.
+  std::chrono::seconds patience{20};
+};
+[[nodiscard]] std::string to_json(const RunPlan& plan);
+/// Throws Error when `text` is none.
+[[nodiscard]] RunPlan parse_run_plan(const std::string& text);
+
+/// Where the server of a running guest is.
+struct RunningServer {
+  std::string host;
+  std::uint16_t port = 0;
+  /// The version of the API that it is asked by.
+  std::string version;
+};
+[[nodiscard]] std::string to_json(const RunningServer& server);
+[[nodiscard]] RunningServer parse_running_server(const std::string& text);
+
+}  // namespace vmtest::propolis

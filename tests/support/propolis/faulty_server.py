@@ -1,0 +1,68 @@
+"""A propolis-server that misbehaves: faulty_server.py FAULT run BOOTROM IP:PORT."""
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+FAULT = sys.argv[1]
+HOST, PORT = sys.argv[4].rsplit(":", 1)
+
+
+def answer(connection: socket.socket, status: str, body: str) -> None:
+    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    connection.sendall((head + body).encode())
+
+
+def serve(connection: socket.socket) -> None:
+    request = b""
+    while b"\r\n\r\n" not in request:
+        piece = connection.recv(65536)
+        if not piece:
+            return
+        request += piece
+    first = request.split(b"\r\n")[0].decode()
+    if FAULT == "old":
+        answer(connection, "400 Bad Request", json.dumps({"message": "server does not support this API version: 5.0.0"}))
+    elif FAULT == "silent":
+        connection.recv(65536)
+    elif first.startswith("GET /instance HTTP"):
+        answer(connection, "424 Failed Dependency", json.dumps({"error_code": "NoInstance", "message": "no instance"}))
+    elif FAULT == "closes":
+        connection.sendall(b"HTTP/1.1 201 Created\r\ncontent-length: 100\r\n\r\n{")
+    elif FAULT == "garbage":
+        connection.sendall(b"\0\1\2 this is no HTTP\r\n\r\n")
+    elif FAULT == "array":
+        answer(connection, "500 Internal Server Error", json.dumps(["the outer reason", "the inner reason"]))
+    elif FAULT == "reason-in-log":
+        line = {"msg": "request completed", "response_code": 500, "error_message_internal": "no such viona device"}
+        print(json.dumps(line), flush=True)
+        answer(connection, "500 Internal Server Error", json.dumps({"message": "Internal Server Error"}))
+    elif FAULT == "aborts":
+        print("thread 'tokio-rt-api' panicked:\nits own last words", file=sys.stderr, flush=True)
+        os.abort()
+    elif FAULT == "dies-before-run":
+        if first.startswith("PUT /instance HTTP"):
+            answer(connection, "201 Created", json.dumps({"migrate": None}))
+        else:
+            os._exit(3)
+
+
+def main() -> int:
+    if FAULT.startswith("port-taken:"):
+        # Once; from then on it is the server whose program follows.
+        _, mark, program = FAULT.split(":", 2)
+        if Path(mark).exists():
+            os.execv(program, [program, *sys.argv[2:]])
+        Path(mark).touch()
+        print("Error: Failed to start server: Address already in use", file=sys.stderr)
+        return 1
+    with socket.create_server((HOST, int(PORT))) as listener:
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                serve(connection)
+
+
+sys.exit(main())
