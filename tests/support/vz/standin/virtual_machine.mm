@@ -72,8 +72,10 @@ void launch(VZVirtualMachine* machine, const std::vector<std::string>& more) {
                            .networks = std::move(description.networks),
                            .commands = std::move(description.commands),
                            .on_end = [queue, borrowed, watched, generation](const std::string& why) {
+                             // A block that captures a reference keeps no copy.
+                             const std::string reason = why;
                              dispatch_async(queue, ^{
-                               if (!watched.expired()) take_end(borrowed, generation, why);
+                               if (!watched.expired()) take_end(borrowed, generation, reason);
                              });
                            }});
   core.usb_names.clear();
