@@ -67,6 +67,16 @@ TEST_F(HotplugTest, WhatCannotBeIsRefusedAndLeavesThePortFree) {
   EXPECT_NE(one.name, two.name);
 }
 
+TEST_F(HotplugTest, DiskThatTheGuestDoesNotFindIsTakenOut) {
+  vm().run("mount -t tmpfs none /sys/block");
+  EXPECT_THROW((void)vm().attach_disk({.size_mib = 16, .serial = "unseen"}), Timeout);
+  vm().run("umount /sys/block");
+  EXPECT_EQ(vm().run("cat /sys/block/*/serial").out.find("unseen"), std::string::npos);
+  // Both ports are free.
+  EXPECT_NE(vm().attach_disk().name, "");
+  EXPECT_NE(vm().attach_disk().name, "");
+}
+
 TEST_F(HotplugTest, RebootKeepsWhatIsPluggedIn) {
   const PluggedDevice disk = vm().attach_disk({.serial = "kept"});
   vm().run("echo kept | dd of=" + disk.name + " conv=notrunc && sync");
