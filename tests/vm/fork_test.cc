@@ -1,24 +1,18 @@
-// VMs that continue from a template, and forks of running ones: each a guest of its own, none knows of the others.
+// Forks: each a guest of its own, whether it continues from a template or from a running VM; none knows of the others.
 
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
-#include <sys/mount.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <chrono>
-#include <cstdlib>
-#include <nlohmann/json.hpp>
+#include <filesystem>
 #include <set>
-#include <sstream>
-#include <thread>
 
+#include "fork_test.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
-#include "vmtest/host/ledger.h"
-#include "vmtest/host/process.h"
-#include "vmtest/template_store.h"
 #include "vmtest/vm_pool.h"
 #include "vmtest/vm_test.h"
 #include "wait.h"
@@ -28,57 +22,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
-
-/// Sets an environment variable while it lives.
-class Variable {
- public:
-  Variable(const char* name, const std::string& value) : name_(name) {
-    if (const char* before = std::getenv(name)) before_ = before;
-    ::setenv(name, value.c_str(), 1);
-  }
-  ~Variable() {
-    if (before_) ::setenv(name_, before_->c_str(), 1);
-    else ::unsetenv(name_);
-  }
-  Variable(const Variable&) = delete;
-  Variable& operator=(const Variable&) = delete;
-
- private:
-  const char* name_;
-  std::optional<std::string> before_;
-};
-
-/// Forks are demanded; the template is the user's.
-class ForkTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    try {
-      (void)ImageChoice("tiny").resolve(Architecture::X86_64);
-    } catch (const Unsupported& reason) {
-      GTEST_SKIP() << reason.what();
-    }
-    mode_.emplace("VMTEST_FORK", "require");
-  }
-
-  std::optional<Variable> mode_;
-};
-
-/// The same in a home with templates of its own: nothing of other tests helps or harms.
-class TemplateTest : public ForkTest {
- protected:
-  void SetUp() override {
-    ForkTest::SetUp();
-    if (IsSkipped()) return;
-    const fs::path images = data_dir() / "images";
-    home_.emplace("VMTEST_HOME", (folder_.path() / "home").string());
-    fs::create_directories(data_dir());
-    fs::create_directory_symlink(images, data_dir() / "images");
-  }
-  [[nodiscard]] static std::vector<TemplateInfo> templates() { return TemplateStore().list(); }
-
-  TemporaryDirectory folder_;
-  std::optional<Variable> home_;
-};
 
 std::string random_bytes(Vm& vm) { return vm.run("head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n'").out; }
 
@@ -103,15 +46,6 @@ std::string key_exchange_cookie(const Vm& vm) {
   }
   EXPECT_GE(data.size(), cookie_at() + 16);
   return data.substr(cookie_at(), 16);
-}
-
-TEST_F(TemplateTest, FirstMakesTheTemplateAndOthersUseIt) {
-  const Vm first = Vm::boot();
-  const Vm second = Vm::boot();
-  EXPECT_TRUE(first.forked());
-  EXPECT_TRUE(second.forked());
-  EXPECT_EQ(templates().size(), 1U);
-  EXPECT_EQ(first.timeline().events().front().detail, second.timeline().events().front().detail);
 }
 
 TEST_F(ForkTest, WhatOneWritesNoOtherSees) {
@@ -161,20 +95,6 @@ TEST_F(ForkTest, HostKeyIsItsOwnOnRequest) {
   EXPECT_NE(own.run(show).out, key);
 }
 
-TEST_F(TemplateTest, ClockIsTheHosts) {
-  (void)Vm::boot();
-  std::this_thread::sleep_for(2s);  // makes the template old; nothing is waited for
-  Vm vm = Vm::boot();
-  const auto now = [] { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); };
-  // The guest's answer lies between our question and its arrival.
-  const double before = now();
-  const double guest =
-      std::stod(vm.run("adjtimex | awk '/time.tv_sec/ {s=$2} /time.tv_usec/ {u=$2} END {printf \"%d.%06d\", s, u}'").out);
-  const double after = now();
-  EXPECT_GT(guest, before - 0.05);
-  EXPECT_LT(guest, after + 0.05);
-}
-
 TEST_F(ForkTest, NetworkWorks) {
   Vm vm = Vm::boot();
   const FileDescriptor listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -190,6 +110,18 @@ TEST_F(ForkTest, NetworkWorks) {
   // The network's DHCP server answers a fork as it answered the guest that was booted.
   const std::string lease = vm.run("udhcpc -f -n -q -i eth0 -s /bin/true 2>&1").out;
   EXPECT_NE(lease.find("lease of 10.0.2.15 obtained"), std::string::npos) << lease;
+}
+
+TEST_F(ForkTest, DhcpClientOfTheParentRenewsItsLeaseInTheFork) {
+  Vm vm = Vm::boot();
+  const auto leases = [](Vm& guest) { return guest.exec("grep -c 'lease of 10.0.2.15 obtained' /tmp/dhcp").out; };
+  vm.run("udhcpc -f -i eth0 -s /bin/true > /tmp/dhcp 2>&1 < /dev/null & echo $! > /tmp/pid");
+  vm.wait_until([&] { return leases(vm) == "1\n"; }, 20s, "the first lease");
+  Vm child = vm.fork();
+  child.run("kill -USR1 $(cat /tmp/pid)");
+  child.wait_until([&] { return leases(child) == "2\n"; }, 20s, "the lease to be renewed");
+  EXPECT_NE(child.run("cat /tmp/dhcp").out.find("sending renew"), std::string::npos);
+  EXPECT_EQ(leases(vm), "1\n");
 }
 
 TEST_F(ForkTest, GuestsOnTapsHaveAddressesOfTheirOwn) {
@@ -222,19 +154,6 @@ TEST_F(ForkTest, RebootAndRestartWork) {
   EXPECT_EQ(vm.run("cat /root/file").out, "kept\n");
 }
 
-TEST_F(TemplateTest, AnotherSpecHasAnotherTemplate) {
-  (void)Vm::boot();
-  (void)Vm::boot({.files = {{"/etc/x", "1"}}});
-  (void)Vm::boot({.files = {{"/etc/x", "2"}}});
-  EXPECT_EQ(templates().size(), 3U);
-}
-
-TEST_F(TemplateTest, NamesPortsAndHostNamesShareATemplate) {
-  (void)Vm::boot({.name = "one", .hostname = "a"});
-  (void)Vm::boot({.name = "two", .hostname = "b"});
-  EXPECT_EQ(templates().size(), 1U);
-}
-
 TEST_F(ForkTest, DataDisksComeWithTheTemplate) {
   const VmSpec spec{.data_disks = {{.size_mib = 16}}, .setup_commands = {"echo from the template | dd of=/dev/vdc conv=notrunc"}};
   Vm one = Vm::boot(spec);
@@ -243,157 +162,9 @@ TEST_F(ForkTest, DataDisksComeWithTheTemplate) {
   EXPECT_EQ(two.run("head -c 17 /dev/vdc").out, "from the template");
 }
 
-TEST_F(TemplateTest, DamagedTemplateIsMadeAnew) {
-  (void)Vm::boot();
-  fs::resize_file(templates().at(0).folder / "memory", 4096);
-  Vm vm = Vm::boot();
-  EXPECT_TRUE(vm.forked());
-  EXPECT_EQ(TemplateStore().verify(templates().at(0)), "");
-}
-
-TEST_F(TemplateTest, TemplateThatDoesNotContinueIsRemoved) {
-  (void)Vm::boot();
-  // A state that passes every check but QEMU's.
-  const TemplateInfo tmpl = templates().at(0);
-  const fs::path staging = TemplateStore().make_staging("other");
-  for (const char* name : {"memory", "root.qcow2", "seed.iso", "id_ed25519", "host_key.pub"})
-    fs::copy_file(tmpl.folder / name, staging / name);
-  write_file(staging / "state", "no state of QEMU's", 0600);
-  ASSERT_TRUE(TemplateStore().remove(tmpl.key));
-  TemplateStore().publish(staging, tmpl);
-  try {
-    (void)Vm::boot();
-    FAIL() << "it continued";
-  } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("VMTEST_FORK=require"), std::string::npos) << error.what();
-    EXPECT_NE(std::string(error.what()).find("which is removed"), std::string::npos) << error.what();
-  }
-  EXPECT_TRUE(templates().empty());
-}
-
-TEST_F(TemplateTest, BootsWhenForksAreOffOrForbidden) {
-  {
-    const Variable never("VMTEST_FORK", "never");
-    const Vm vm = Vm::boot();
-    EXPECT_FALSE(vm.forked());
-    EXPECT_EQ(vm.boot_reason(), "VMTEST_FORK=never");
-  }
-  const Vm secret = Vm::boot({.templates = Template::Never});
-  EXPECT_FALSE(secret.forked());
-  EXPECT_TRUE(templates().empty());
-}
-
-TEST_F(TemplateTest, FullDiskBootsInstead) {
-  const fs::path images = fs::read_symlink(data_dir() / "images");
-  const fs::path home = folder_.path() / "full";
-  fs::create_directories(home);
-  if (::mount("tmpfs", home.c_str(), "tmpfs", 0, "size=100m") != 0) GTEST_SKIP() << "mounting a small file system needs root";
-  {
-    const Variable here("VMTEST_HOME", home.string());
-    const Variable mode("VMTEST_FORK", "auto");
-    fs::create_directories(data_dir());
-    fs::create_directory_symlink(images, data_dir() / "images");
-    Vm vm = Vm::boot();
-    EXPECT_FALSE(vm.forked());
-    EXPECT_NE(vm.boot_reason().find("MiB left"), std::string::npos) << vm.boot_reason();
-    EXPECT_TRUE(vm.exec("true").ok());
-  }
-  EXPECT_EQ(::umount2(home.c_str(), MNT_DETACH), 0);
-}
-
-TEST_F(TemplateTest, ForksAreChargedWhatTheyTake) {
-  (void)Vm::boot({.memory_mib = 1024});
-  const Vm vm = Vm::boot({.memory_mib = 1024});
-  unsigned charged = 0;
-  for (const VmResources& other : Ledger().admitted()) {
-    if (other.name == vm.name()) charged = other.memory_mib;
-  }
-  EXPECT_GT(charged, 64U);
-  EXPECT_LT(charged, 700U);
-}
-
 TEST_F(ForkTest, WrongModeIsNamed) {
   const Variable mode("VMTEST_FORK", "perhaps");
   EXPECT_THROW((void)Vm::boot(), Error);
-}
-
-TEST_F(TemplateTest, TwoThatWantTheSameTemplateMakeItOnce) {
-  std::vector<std::thread> threads;
-  std::atomic<int> forked = 0;
-  for (int i = 0; i < 2; ++i) {
-    threads.emplace_back([&] { forked += Vm::boot().forked() ? 1 : 0; });
-  }
-  for (std::thread& thread : threads) thread.join();
-  EXPECT_EQ(forked, 2);
-  EXPECT_EQ(templates().size(), 1U);
-}
-
-TEST_F(TemplateTest, TwoProcessesThatWantTheSameTemplateMakeItOnce) {
-  const fs::path report = folder_.path() / "report";
-  std::vector<std::thread> threads;
-  for (int i = 0; i < 2; ++i) {
-    threads.emplace_back([&] {
-      const ToolResult done = exec_tool({VMTEST_CLI, "exec", "--image", "tiny", "--", "true"}, Deadline::after(120s),
-                                        {{"VMTEST_REPORT", report.string()}});
-      EXPECT_TRUE(done.status.ok()) << done.err;
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  EXPECT_EQ(templates().size(), 1U);
-  int booted = 0;
-  int forked = 0;
-  std::istringstream lines(read_file(report));
-  for (std::string line; std::getline(lines, line);) {
-    const auto vm = nlohmann::json::parse(line);
-    if (vm.contains("phases")) ++(vm.at("forked") ? forked : booted);
-  }
-  EXPECT_EQ(booted, 1) << read_file(report);
-  EXPECT_EQ(forked, 2) << read_file(report);
-}
-
-TEST_F(TemplateTest, PreparationIsDoneOnce) {
-  int done = 0;
-  const auto boot = [&](const std::string& version) {
-    VmOptions options;
-    options.preparation = Preparation{version, [&](Vm& guest) {
-                                        ++done;
-                                        guest.run("echo prepared > /root/file; nc -l -p 4444 -e cat > /dev/null 2>&1 &");
-                                        return true;
-                                      }};
-    Vm vm = Vm::boot({}, options);
-    return vm.run("cat /root/file; pidof nc > /dev/null && echo running").out;
-  };
-  EXPECT_EQ(boot("1"), "prepared\nrunning\n");
-  EXPECT_EQ(boot("1"), "prepared\nrunning\n");
-  EXPECT_EQ(done, 1);
-  EXPECT_EQ(boot("2"), "prepared\nrunning\n");
-  EXPECT_EQ(done, 2);
-  // It stands without the template it was made from.
-  for (const TemplateInfo& tmpl : templates()) {
-    if (tmpl.prepared_version.empty()) {
-      ASSERT_TRUE(TemplateStore().remove(tmpl.key));
-    }
-  }
-  EXPECT_EQ(boot("2"), "prepared\nrunning\n");
-  EXPECT_EQ(done, 2);
-}
-
-TEST_F(TemplateTest, FailedPreparationIsNamedAndLeavesEvidence) {
-  VmOptions options;
-  options.evidence_dir = folder_.path() / "evidence";
-  options.preparation = Preparation{"1", [](Vm& guest) {
-                                      guest.run("echo no such package >&2; exit 3");
-                                      return true;
-                                    }};
-  try {
-    (void)Vm::boot({.name = "unprepared"}, options);
-    FAIL() << "it was prepared";
-  } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("could not be prepared"), std::string::npos) << error.what();
-    EXPECT_NE(std::string(error.what()).find("no such package"), std::string::npos) << error.what();
-  }
-  EXPECT_TRUE(fs::exists(options.evidence_dir / "unprepared" / "console.log"));
-  EXPECT_TRUE(fs::is_empty(data_dir() / "vms"));
 }
 
 TEST_F(ForkTest, ForkOfARunningVmContinuesItsProcesses) {
@@ -557,18 +328,6 @@ TEST_F(ForkTest, DebianIsAHealthyMachineOfItsOwn) {
     child.reboot();
     EXPECT_NE(child.run("ip -4 addr").out.find("inet " + child.ip() + "/"), std::string::npos);
   }
-}
-
-TEST_F(TemplateTest, HundredForksLeaveNothingBehind) {
-  const std::string name = "hundred-" + std::to_string(::getpid());
-  for (int i = 0; i < 100; ++i) (void)Vm::boot({.name = name});
-  {
-    Vm vm = Vm::boot({.name = name});
-    Vm child = vm.fork();
-  }
-  EXPECT_TRUE(fs::is_empty(data_dir() / "vms"));
-  EXPECT_TRUE(fs::is_empty(runtime_dir()));
-  for (const VmResources& vm : Ledger().admitted()) EXPECT_FALSE(vm.name.starts_with(name)) << vm.name;
 }
 
 }  // namespace

@@ -1,0 +1,258 @@
+// Templates: the first VM of its kind makes one, others continue from it, and a boot takes its place when it cannot be had.
+
+#include <gtest/gtest.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "fork_test.h"
+#include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/host/ledger.h"
+#include "vmtest/host/process.h"
+#include "vmtest/template_store.h"
+#include "vmtest/vm_test.h"
+
+namespace vmtest {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace std::chrono_literals;
+
+/// The same in a home with templates of its own: nothing of other tests helps or harms.
+class TemplateTest : public ForkTest {
+ protected:
+  void SetUp() override {
+    ForkTest::SetUp();
+    if (IsSkipped()) return;
+    const fs::path images = data_dir() / "images";
+    home_.emplace("VMTEST_HOME", (folder_.path() / "home").string());
+    fs::create_directories(data_dir());
+    fs::create_directory_symlink(images, data_dir() / "images");
+  }
+  [[nodiscard]] static std::vector<TemplateInfo> templates() { return TemplateStore().list(); }
+
+  TemporaryDirectory folder_;
+  std::optional<Variable> home_;
+};
+
+TEST_F(TemplateTest, FirstMakesTheTemplateAndOthersUseIt) {
+  const Vm first = Vm::boot();
+  const Vm second = Vm::boot();
+  EXPECT_TRUE(first.forked());
+  EXPECT_TRUE(second.forked());
+  EXPECT_EQ(templates().size(), 1U);
+  EXPECT_EQ(first.timeline().events().front().detail, second.timeline().events().front().detail);
+}
+
+TEST_F(TemplateTest, ClockIsTheHosts) {
+  (void)Vm::boot();
+  std::this_thread::sleep_for(2s);  // makes the template old; nothing is waited for
+  Vm vm = Vm::boot();
+  const auto now = [] { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); };
+  // The guest's answer lies between our question and its arrival.
+  const double before = now();
+  const double guest =
+      std::stod(vm.run("adjtimex | awk '/time.tv_sec/ {s=$2} /time.tv_usec/ {u=$2} END {printf \"%d.%06d\", s, u}'").out);
+  const double after = now();
+  EXPECT_GT(guest, before - 0.05);
+  EXPECT_LT(guest, after + 0.05);
+}
+
+TEST_F(TemplateTest, AnotherSpecHasAnotherTemplate) {
+  (void)Vm::boot();
+  (void)Vm::boot({.files = {{"/etc/x", "1"}}});
+  (void)Vm::boot({.files = {{"/etc/x", "2"}}});
+  EXPECT_EQ(templates().size(), 3U);
+}
+
+TEST_F(TemplateTest, NamesPortsAndHostNamesShareATemplate) {
+  (void)Vm::boot({.name = "one", .hostname = "a"});
+  (void)Vm::boot({.name = "two", .hostname = "b"});
+  EXPECT_EQ(templates().size(), 1U);
+}
+
+TEST_F(TemplateTest, DamagedTemplateIsMadeAnew) {
+  (void)Vm::boot();
+  fs::resize_file(templates().at(0).folder / "memory", 4096);
+  Vm vm = Vm::boot();
+  EXPECT_TRUE(vm.forked());
+  EXPECT_EQ(TemplateStore().verify(templates().at(0)), "");
+}
+
+TEST_F(TemplateTest, TemplateThatDoesNotContinueIsRemoved) {
+  (void)Vm::boot();
+  // A state that passes every check but QEMU's.
+  const TemplateInfo tmpl = templates().at(0);
+  const fs::path staging = TemplateStore().make_staging("other");
+  for (const char* name : {"memory", "root.qcow2", "seed.iso", "id_ed25519", "host_key.pub"})
+    fs::copy_file(tmpl.folder / name, staging / name);
+  write_file(staging / "state", "no state of QEMU's", 0600);
+  ASSERT_TRUE(TemplateStore().remove(tmpl.key));
+  TemplateStore().publish(staging, tmpl);
+  try {
+    (void)Vm::boot();
+    FAIL() << "it continued";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("VMTEST_FORK=require"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("which is removed"), std::string::npos) << error.what();
+  }
+  EXPECT_TRUE(templates().empty());
+}
+
+TEST_F(TemplateTest, BootsWhenForksAreOffOrForbidden) {
+  {
+    const Variable never("VMTEST_FORK", "never");
+    const Vm vm = Vm::boot();
+    EXPECT_FALSE(vm.forked());
+    EXPECT_EQ(vm.boot_reason(), "VMTEST_FORK=never");
+  }
+  const Vm secret = Vm::boot({.templates = Template::Never});
+  EXPECT_FALSE(secret.forked());
+  EXPECT_TRUE(templates().empty());
+}
+
+TEST_F(TemplateTest, FullDiskBootsInstead) {
+  const fs::path images = fs::read_symlink(data_dir() / "images");
+  const fs::path home = folder_.path() / "full";
+  fs::create_directories(home);
+  if (::mount("tmpfs", home.c_str(), "tmpfs", 0, "size=100m") != 0) GTEST_SKIP() << "mounting a small file system needs root";
+  {
+    const Variable here("VMTEST_HOME", home.string());
+    const Variable mode("VMTEST_FORK", "auto");
+    fs::create_directories(data_dir());
+    fs::create_directory_symlink(images, data_dir() / "images");
+    Vm vm = Vm::boot();
+    EXPECT_FALSE(vm.forked());
+    EXPECT_NE(vm.boot_reason().find("MiB left"), std::string::npos) << vm.boot_reason();
+    EXPECT_TRUE(vm.exec("true").ok());
+  }
+  EXPECT_EQ(::umount2(home.c_str(), MNT_DETACH), 0);
+}
+
+TEST_F(TemplateTest, DiskThatFillsUpWhilePublishingBootsInstead) {
+  fs::create_directories(cache_dir());
+  // There is room for the guest's memory where its VM runs, and none where its template goes.
+  if (::mount("tmpfs", cache_dir().c_str(), "tmpfs", 0, "size=20m") != 0)
+    GTEST_SKIP() << "mounting a small file system needs root";
+  {
+    const Variable mode("VMTEST_FORK", "auto");
+    Vm vm = Vm::boot();
+    EXPECT_FALSE(vm.forked());
+    EXPECT_NE(vm.boot_reason().find("No space left on device"), std::string::npos) << vm.boot_reason();
+    EXPECT_TRUE(vm.exec("true").ok());
+    EXPECT_TRUE(templates().empty());
+    for (const auto& entry : fs::recursive_directory_iterator(cache_dir()))
+      EXPECT_TRUE(entry.is_directory() || entry.file_size() == 0) << entry.path();
+  }
+  EXPECT_EQ(::umount2(cache_dir().c_str(), MNT_DETACH), 0);
+}
+
+TEST_F(TemplateTest, ForksAreChargedWhatTheyTake) {
+  (void)Vm::boot({.memory_mib = 1024});
+  const Vm vm = Vm::boot({.memory_mib = 1024});
+  unsigned charged = 0;
+  for (const VmResources& other : Ledger().admitted()) {
+    if (other.name == vm.name()) charged = other.memory_mib;
+  }
+  EXPECT_GT(charged, 64U);
+  EXPECT_LT(charged, 700U);
+}
+
+TEST_F(TemplateTest, TwoThatWantTheSameTemplateMakeItOnce) {
+  std::vector<std::thread> threads;
+  std::atomic<int> forked = 0;
+  for (int i = 0; i < 2; ++i) {
+    threads.emplace_back([&] { forked += Vm::boot().forked() ? 1 : 0; });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(forked, 2);
+  EXPECT_EQ(templates().size(), 1U);
+}
+
+TEST_F(TemplateTest, TwoProcessesThatWantTheSameTemplateMakeItOnce) {
+  const fs::path report = folder_.path() / "report";
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 2; ++i) {
+    threads.emplace_back([&] {
+      const ToolResult done = exec_tool({VMTEST_CLI, "exec", "--image", "tiny", "--", "true"}, Deadline::after(120s),
+                                        {{"VMTEST_REPORT", report.string()}});
+      EXPECT_TRUE(done.status.ok()) << done.err;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(templates().size(), 1U);
+  int booted = 0;
+  int forked = 0;
+  std::istringstream lines(read_file(report));
+  for (std::string line; std::getline(lines, line);) {
+    const auto vm = nlohmann::json::parse(line);
+    if (vm.contains("phases")) ++(vm.at("forked") ? forked : booted);
+  }
+  EXPECT_EQ(booted, 1) << read_file(report);
+  EXPECT_EQ(forked, 2) << read_file(report);
+}
+
+TEST_F(TemplateTest, PreparationIsDoneOnce) {
+  int done = 0;
+  const auto boot = [&](const std::string& version) {
+    VmOptions options;
+    options.preparation = Preparation{version, [&](Vm& guest) {
+                                        ++done;
+                                        guest.run("echo prepared > /root/file; nc -l -p 4444 -e cat > /dev/null 2>&1 &");
+                                        return true;
+                                      }};
+    Vm vm = Vm::boot({}, options);
+    return vm.run("cat /root/file; pidof nc > /dev/null && echo running").out;
+  };
+  EXPECT_EQ(boot("1"), "prepared\nrunning\n");
+  EXPECT_EQ(boot("1"), "prepared\nrunning\n");
+  EXPECT_EQ(done, 1);
+  EXPECT_EQ(boot("2"), "prepared\nrunning\n");
+  EXPECT_EQ(done, 2);
+  // It stands without the template it was made from.
+  for (const TemplateInfo& tmpl : templates()) {
+    if (tmpl.prepared_version.empty()) {
+      ASSERT_TRUE(TemplateStore().remove(tmpl.key));
+    }
+  }
+  EXPECT_EQ(boot("2"), "prepared\nrunning\n");
+  EXPECT_EQ(done, 2);
+}
+
+TEST_F(TemplateTest, FailedPreparationIsNamedAndLeavesEvidence) {
+  VmOptions options;
+  options.evidence_dir = folder_.path() / "evidence";
+  options.preparation = Preparation{"1", [](Vm& guest) {
+                                      guest.run("echo no such package >&2; exit 3");
+                                      return true;
+                                    }};
+  try {
+    (void)Vm::boot({.name = "unprepared"}, options);
+    FAIL() << "it was prepared";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("could not be prepared"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("no such package"), std::string::npos) << error.what();
+  }
+  EXPECT_TRUE(fs::exists(options.evidence_dir / "unprepared" / "console.log"));
+  EXPECT_TRUE(fs::is_empty(data_dir() / "vms"));
+}
+
+TEST_F(TemplateTest, HundredForksLeaveNothingBehind) {
+  const std::string name = "hundred-" + std::to_string(::getpid());
+  for (int i = 0; i < 100; ++i) (void)Vm::boot({.name = name});
+  {
+    Vm vm = Vm::boot({.name = name});
+    Vm child = vm.fork();
+  }
+  EXPECT_TRUE(fs::is_empty(data_dir() / "vms"));
+  EXPECT_TRUE(fs::is_empty(runtime_dir()));
+  for (const VmResources& vm : Ledger().admitted()) EXPECT_FALSE(vm.name.starts_with(name)) << vm.name;
+}
+
+}  // namespace
+}  // namespace vmtest
