@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <exception>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -11,6 +12,7 @@
 #include "subcommand.h"
 #include "vm_inventory.h"
 #include "vmtest/image_store.h"
+#include "vmtest/propolis_driver.h"
 #include "vmtest/template_store.h"
 
 namespace vmtest::cli {
@@ -34,8 +36,23 @@ std::vector<fs::path> find_leftovers() {
   return leftovers;
 }
 
-int collect(bool dry_run) {
+/// What Propolis' runs did to this host or to servers elsewhere.
+int take_back_host_changes(bool dry_run) {
   int code = kSuccess;
+  for (const fs::path& journal : PropolisDriver::leftovers()) {
+    try {
+      if (!dry_run) PropolisDriver::take_back(journal);
+      fmt::print("{} {} says\n", dry_run ? "would take back what" : "took back what", journal.string());
+    } catch (const std::exception& error) {
+      fmt::print(stderr, "vmtest gc: {}\n", error.what());
+      code = kInfrastructure;
+    }
+  }
+  return code;
+}
+
+int collect(bool dry_run) {
+  int code = take_back_host_changes(dry_run);
   for (const fs::path& folder : find_leftovers()) {
     std::error_code error;
     if (!dry_run) fs::remove_all(folder, error);

@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "failure.h"
 #include "subject.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
@@ -28,20 +29,11 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
+using testing::failure_of;
 using testing::wait_until;
 
 /// What tests wait for is there at once, unless the host is busy.
 Deadline soon() { return Deadline::after(20s); }
-
-/// The message of the error that `call` throws; empty when it throws none.
-std::string failure_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return {};
-}
 
 class DriverContract : public ::testing::TestWithParam<Subject> {
  protected:

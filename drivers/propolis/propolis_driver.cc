@@ -1,15 +1,27 @@
 #include "vmtest/propolis_driver.h"
 
+#include <chrono>
+#include <set>
+#include <system_error>
 #include <utility>
 
 #include "network/tap.h"
+#include "run_plan.h"
 #include "settings.h"
 #include "supervised/host_side.h"
 #include "vm.h"
 #include "vmtest/error.h"
+#include "vmtest/host/file_lock.h"
+#include "vmtest/host/process.h"
 #include "vmtest/types.h"
 
 namespace vmtest {
+namespace {
+
+/// A zone takes seconds to halt and to uninstall.
+constexpr std::chrono::minutes kTakeBackTime{5};
+
+}  // namespace
 
 PropolisDriver::PropolisDriver() : SupervisedDriver(DriverKind::Propolis) {}
 
@@ -29,6 +41,26 @@ DiskNeeds PropolisDriver::disk_needs() const { return {{DiskFormat::Raw}, false}
 ConsoleEndpoint PropolisDriver::console_endpoint(const VmHandle& vm) const {
   return {ConsoleEndpoint::Kind::UnixSocket, (vm.runtime_dir / propolis::kConsoleSocket).string(),
           vm.work_dir / propolis::kConsoleLog};
+}
+
+std::vector<std::filesystem::path> PropolisDriver::leftovers() {
+  std::set<std::filesystem::path> journals;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(propolis::journals_dir(), none)) {
+    std::filesystem::path journal = entry.path();
+    if (journal.extension() == propolis::kJournalLockSuffix) journal.replace_extension();
+    journals.insert(journal);
+  }
+  std::vector<std::filesystem::path> left;
+  for (const std::filesystem::path& journal : journals) {
+    // Who lives holds the lock of its journal.
+    if (FileLock::try_lock(journal.string() + propolis::kJournalLockSuffix)) left.push_back(journal);
+  }
+  return left;
+}
+
+void PropolisDriver::take_back(const std::filesystem::path& journal) {
+  run_tool({propolis::find_keeper().string(), "undo", journal.string()}, Deadline::after(kTakeBackTime));
 }
 
 std::unique_ptr<SupervisedVm> PropolisDriver::make_vm(const VmHandle& vm, std::shared_ptr<SupervisorConnection> supervisor,

@@ -8,11 +8,12 @@
 #include <unistd.h>
 
 #include <cstdlib>
-#include <functional>
 #include <map>
 #include <optional>
 #include <sstream>
+#include <vector>
 
+#include "failure.h"
 #include "vm.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
@@ -27,18 +28,10 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
+using testing::failure_of;
 using testing::wait_until;
 
 Deadline soon() { return Deadline::after(20s); }
-
-std::string failure_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
 
 /// Its only one.
 pid_t child_of(pid_t parent) {
@@ -214,6 +207,26 @@ TEST_F(PropolisDriverTest, KilledKeeperTakesItsServerAndTheHostsSideAlong) {
   EXPECT_TRUE(wait_until([&] { return !process_start_time(server); }, soon()));
   EXPECT_FALSE(has_interface());
   EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(PropolisDriverTest, WhatNobodyCouldTakeBackIsFoundAndTakenBack) {
+  const char* before = std::getenv("VMTEST_HOME");
+  const std::string home = before != nullptr ? before : "";
+  ::setenv("VMTEST_HOME", (folder_.path() / "home").c_str(), 1);
+  (void)driver_.start(prepare(), machine());
+  EXPECT_EQ(PropolisDriver::leftovers(), std::vector<fs::path>{}) << "a living run's steps are its own";
+  const pid_t keeper_pid = keeper();
+  const pid_t server = child_of(keeper_pid);
+  ::kill(SupervisorConnection::connect(vm_->supervisor_socket())->status().pid, SIGKILL);
+  ::kill(keeper_pid, SIGKILL);
+  EXPECT_TRUE(wait_until([&] { return !process_start_time(keeper_pid) && !process_start_time(server); }, soon()));
+  EXPECT_TRUE(has_interface());
+  const std::vector<fs::path> left = PropolisDriver::leftovers();
+  ASSERT_EQ(left.size(), 1U);
+  PropolisDriver::take_back(left[0]);
+  EXPECT_FALSE(has_interface());
+  EXPECT_EQ(PropolisDriver::leftovers(), std::vector<fs::path>{});
+  home.empty() ? ::unsetenv("VMTEST_HOME") : ::setenv("VMTEST_HOME", home.c_str(), 1);
 }
 
 TEST_F(PropolisDriverTest, KilledServerIsToldWithItsEnd) {

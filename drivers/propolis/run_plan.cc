@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "vmtest/error.h"
+#include "vmtest/host/directories.h"
 
 namespace vmtest::propolis {
 namespace {
@@ -22,6 +23,8 @@ auto parsed(const std::string& text, const char* what, Read&& read) -> decltype(
 fs::path path(const json& object, const char* key) { return object.at(key).get<std::string>(); }
 
 }  // namespace
+
+fs::path journals_dir() { return state_dir() / "propolis"; }
 
 std::string to_json(const RunPlan& plan) {
   const json object = {{"program", plan.program.string()},

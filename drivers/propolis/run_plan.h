@@ -10,6 +10,10 @@
 
 namespace vmtest::propolis {
 
+/// Where the journals of this user's runs are. A run holds the lock of its own, the journal's name and this suffix.
+[[nodiscard]] std::filesystem::path journals_dir();
+inline constexpr const char* kJournalLockSuffix = ".lock";
+
 /// One run of one VM, as the driver hands it to the keeper: a file of JSON.
 struct RunPlan {
   /// The server to start: its program and boot ROM. Empty: one runs at `host` and `port`, or will once the steps are done.

@@ -54,7 +54,7 @@ RunPlan run_plan(const VmHandle& vm, const Settings& settings, const std::vector
   plan.console_log = vm.work_dir / kConsoleLog;
   plan.console_socket = vm.runtime_dir / kConsoleSocket;
   plan.running = vm.runtime_dir / "server.json";
-  plan.journal = state_dir() / "propolis" / (vm.name + "-" + run + ".json");
+  plan.journal = journals_dir() / (vm.name + "-" + run + ".json");
   if (settings.source == Settings::Source::Program) {
     plan.program = settings.program;
     plan.bootrom = settings.bootrom;

@@ -17,8 +17,8 @@ TEST_F(KernelPanic, IsDiagnosedWhileACommandWaits) {
   }
 }
 
-// The same at boot, as by a driver that crashes when it is loaded: instead of waiting for a guest that will never be ready, the boot
-// fails with the reason.
+// The same at boot, as by a driver that crashes when it is loaded: instead of waiting for a guest that will never be ready, the
+// boot fails with the reason.
 TEST(KernelPanicAtBoot, IsDiagnosedAtOnce) {
   vmtest::VmSpec spec;
   spec.setup_commands = {"echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger"};

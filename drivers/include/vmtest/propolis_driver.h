@@ -1,8 +1,10 @@
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "vmtest/supervised_driver.h"
 
@@ -33,6 +35,12 @@ class PropolisDriver final : public SupervisedDriver {
   [[nodiscard]] DiskNeeds disk_needs() const override;
   [[nodiscard]] Support support(Capability capability) const override;
   [[nodiscard]] ConsoleEndpoint console_endpoint(const VmHandle& vm) const override;
+
+  /// Journals of what runs did to the host (VNICs, zones, clones, an instance elsewhere) and nobody took back, because keeper and
+  /// supervisor were both killed. The next run takes it back as well.
+  [[nodiscard]] static std::vector<std::filesystem::path> leftovers();
+  /// Takes back what one of them says. Throws Error with what could not be taken back.
+  static void take_back(const std::filesystem::path& journal);
 
  private:
   [[nodiscard]] std::unique_ptr<SupervisedVm> make_vm(const VmHandle& vm, std::shared_ptr<SupervisorConnection> supervisor,

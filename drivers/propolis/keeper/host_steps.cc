@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "../api_client.h"
+#include "../run_plan.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
@@ -25,9 +26,8 @@ constexpr std::chrono::seconds kStepTime{60};
 constexpr std::chrono::seconds kLockTime{30};
 /// For a server's answers while an instance is stopped.
 constexpr std::chrono::seconds kInstanceTime{5};
-constexpr const char* kLockSuffix = ".lock";
 
-fs::path lock_of(const fs::path& journal) { return journal.string() + kLockSuffix; }
+fs::path lock_of(const fs::path& journal) { return journal.string() + kJournalLockSuffix; }
 
 void forget(const fs::path& journal) {
   std::error_code ignored;
