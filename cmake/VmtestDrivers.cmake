@@ -32,7 +32,7 @@ function(vmtest_driver_test driver target)
     return()
   endif()
   add_test(NAME driver_${driver}.${target} COMMAND ${target} --gtest_filter=${DRIVER_FILTER})
-  set_tests_properties(driver_${driver}.${target} PROPERTIES LABELS vm TIMEOUT ${DRIVER_TIMEOUT}
+  set_tests_properties(driver_${driver}.${target} PROPERTIES LABELS vm TIMEOUT ${DRIVER_TIMEOUT} COST ${DRIVER_TIMEOUT}
     ENVIRONMENT "${environment};VMTEST_SUPERVISOR=$<TARGET_FILE:vmtest_supervisor>"
     SKIP_REGULAR_EXPRESSION "\\[  PASSED  \\] 0 tests")
 endfunction()

@@ -89,15 +89,16 @@ void expect_boots(
   }
 }
 
-TEST(DebianBootTest, BootsFromItsDiskByBios) {
+TEST(DebianBootTest, BootsFromItsDiskByUefi) {
   VmSpec spec = debian();
-  spec.boot = BootMode::Bios;
+  spec.boot = BootMode::Uefi;
   spec.disk_size_mib = 5000;
   spec.hostname = "deb";
   spec.files = {{"/etc/my/config", "from the seed\n", 0600}};
   spec.setup_commands = {"cp /etc/my/config /root/copied"};
   spec.templates = Template::Never;
   expect_boots(spec, [](Vm& vm) {
+    EXPECT_TRUE(vm.exec("test -d /sys/firmware/efi").ok());
     EXPECT_EQ(vm.run("hostname").out, "deb\n");
     EXPECT_EQ(vm.run("cat /root/copied").out, "from the seed\n");
     EXPECT_EQ(vm.run("stat -c %a /etc/my/config").out, "600\n");
@@ -105,17 +106,16 @@ TEST(DebianBootTest, BootsFromItsDiskByBios) {
   });
 }
 
-TEST(DebianBootTest, BootsFromItsDiskByUefi) {
+TEST(DebianBootTest, BootsFromItsDiskByBiosAsStockCloudInitDoes) {
   VmSpec spec = debian();
-  spec.boot = BootMode::Uefi;
-  expect_boots(spec);
-}
-
-TEST(DebianBootTest, BootsAsStockCloudInitDoes) {
-  VmSpec spec = debian();
+  spec.boot = BootMode::Bios;
   spec.seed_profile = SeedProfile::Stock;
   spec.templates = Template::Never;
-  expect_boots(spec);
+  expect_boots(spec, [](Vm& vm) {
+    EXPECT_FALSE(vm.exec("test -d /sys/firmware/efi").ok());
+    // A stage that our profile calls off.
+    EXPECT_EQ(vm.run("systemctl show -P ConditionResult cloud-config.service").out, "yes\n");
+  });
 }
 
 TEST(DebianBootTest, RebootComesBackReady) {
