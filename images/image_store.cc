@@ -103,7 +103,8 @@ std::vector<ImageDetails> ImageStore::list() const {
 std::optional<ImageDetails> ImageStore::find(std::string_view name, Architecture architecture) const {
   const fs::path folder = image_folder(name, architecture);
   if (!fs::exists(folder / kManifestName)) return std::nullopt;
-  return read_manifest(folder).details;
+  // A template knows its image by its files' paths, among other things: they are the same whichever way leads to them.
+  return read_manifest(fs::canonical(folder)).details;
 }
 
 Image ImageStore::get(std::string_view name, Architecture architecture) const {

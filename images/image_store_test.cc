@@ -48,8 +48,17 @@ TEST_F(ImageStoreTest, FindsWhatIsThere) {
   add("one");
   const auto found = store_.find("one", Architecture::X86_64);
   ASSERT_TRUE(found);
-  EXPECT_EQ(found->image.disk, folder_.path() / "one-x86_64" / "disk.raw");
+  EXPECT_EQ(found->image.disk, std::filesystem::canonical(folder_.path()) / "one-x86_64" / "disk.raw");
   EXPECT_EQ(found->image.disk_format, DiskFormat::Raw);
+}
+
+TEST_F(ImageStoreTest, FindsTheSameFilesWhicheverWayLeadsToThem) {
+  add("one");
+  const TemporaryDirectory other;
+  std::filesystem::create_directory_symlink(folder_.path(), other.path() / "images");
+  const auto found = ImageStore(other.path() / "images").find("one", Architecture::X86_64);
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->image.disk, store_.find("one", Architecture::X86_64)->image.disk);
 }
 
 TEST_F(ImageStoreTest, KeepsArchitecturesApart) {
