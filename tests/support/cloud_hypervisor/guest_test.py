@@ -239,7 +239,9 @@ class DeviceTest(GuestCase):
         shared.mkdir()
         (shared / "word").write_text("from the host")
         path = str(self.folder / "fs")
-        self.companion(daemon, "-o", f"source={shared}", "-o", "cache=none", f"--socket-path={path}")
+        # Its other way to lock itself up, by a mount namespace, fails where the root folder is no mount.
+        options = f"source={shared},cache=none,sandbox=chroot"
+        self.companion(daemon, "-o", options, f"--socket-path={path}")
         wait_for(lambda: os.path.exists(path), "virtiofsd")
         fs = {"tag": "share", "socket": path, "num_queues": 1, "queue_size": 512, "id": "fs"}
         simulator, shell = self.booted(memory={"size": 256 * MIB, "shared": True})
