@@ -25,7 +25,6 @@ constexpr off_t kTicketCounterAt = 8;  // a 64-bit number, not a lock
 constexpr off_t kRecordsAt = 4096;     // content of the VM records
 constexpr off_t kRecordSize = 128;
 constexpr off_t kPortsAt = 1LL << 32;
-constexpr off_t kSubnetsAt = 2LL << 32;
 constexpr off_t kVmsAt = 3LL << 32;
 constexpr off_t kTicketsAt = 4LL << 32;
 constexpr off_t kMostVms = 4096;
@@ -208,14 +207,6 @@ std::optional<Lease> Ledger::try_port(std::uint16_t port) {
   FileDescriptor fd = open();
   if (!try_lock_byte(fd.get(), kPortsAt + port) || !port_is_free(port)) return std::nullopt;
   return Lease(std::move(fd));
-}
-
-std::optional<Ledger::Numbered> Ledger::try_subnet(unsigned count) {
-  for (unsigned number = 0; number < count; ++number) {
-    FileDescriptor fd = open();
-    if (try_lock_byte(fd.get(), kSubnetsAt + number)) return Numbered{Lease(std::move(fd)), number};
-  }
-  return std::nullopt;
 }
 
 bool Ledger::somebody_waits() const { return range_is_locked(open().get(), kTicketsAt, off_t{1} << 32); }

@@ -264,17 +264,6 @@ TEST_F(LedgerTest, ListsPortsInOrder) {
   EXPECT_TRUE(std::is_sorted(ports.begin(), ports.end()));
 }
 
-TEST_F(LedgerTest, SubnetsAreNumberedFromZero) {
-  const auto first = ledger_.try_subnet(2);
-  auto second = other().try_subnet(2);
-  ASSERT_TRUE(first && second);
-  EXPECT_EQ(first->number, 0U);
-  EXPECT_EQ(second->number, 1U);
-  EXPECT_FALSE(ledger_.try_subnet(2));
-  second.reset();
-  EXPECT_EQ(ledger_.try_subnet(2)->number, 1U);
-}
-
 TEST_F(LedgerTest, LongNamesAreCut) {
   const auto leases = ledger_.admit({{std::string(500, 'n'), 1, 1}}, soon());
   ASSERT_EQ(ledger_.admitted().size(), 1U);

@@ -8,9 +8,11 @@
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstdio>
 #include <cstring>
 #include <sstream>
@@ -23,8 +25,6 @@ namespace {
 constexpr std::uint32_t kRange = 0xC6120000;  // 198.18.0.0
 constexpr std::uint32_t kHalf = 0x00010000;   // 198.19.0.0 is the other half
 constexpr const char* kControl = "/dev/net/tun";
-/// How many subnets that collide with routes are passed over before giving up.
-constexpr std::size_t kMostCollisions = 64;
 constexpr const char* kMend = "a TAP network needs CAP_NET_ADMIN: run as root, or use Network::User, which needs nothing";
 
 std::string dotted(std::uint32_t address) {
@@ -32,6 +32,21 @@ std::string dotted(std::uint32_t address) {
   char text[INET_ADDRSTRLEN] = {};
   ::inet_ntop(AF_INET, &raw, text, sizeof text);
   return text;
+}
+
+/// Empty when somebody has it.
+FileDescriptor try_claim(const TapSubnet& subnet) {
+  FileDescriptor claim(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!claim) throw_errno("cannot make a socket");
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  // The first byte stays 0: a name, not a file.
+  const std::string name = "vmtest-tap-network-" + dotted(subnet.network);
+  name.copy(address.sun_path + 1, sizeof address.sun_path - 1);
+  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+  if (::bind(claim.get(), reinterpret_cast<const sockaddr*>(&address), size) == 0) return claim;
+  if (errno != EADDRINUSE) throw_errno("cannot claim the network " + dotted(subnet.network));
+  return {};
 }
 
 TapDevice attach(const std::string& name) {
@@ -132,15 +147,12 @@ Support tap_support() {
   }
 }
 
-TapNetwork take_tap_network(Ledger& ledger) {
+TapNetwork take_tap_network() {
   const std::vector<Route> routes = parse_routes(read_file("/proc/thread-self/net/route"));
-  std::vector<Ledger::Numbered> passed_over;  // held meanwhile, so that the next try gets another one
-  while (passed_over.size() < kMostCollisions) {
-    auto taken = ledger.try_subnet(kTapSubnets);
-    if (!taken) break;
-    TapSubnet subnet = tap_subnet(taken->number);
-    if (!collides(subnet, routes)) return {std::move(subnet), std::move(taken->lease)};
-    passed_over.push_back(std::move(*taken));
+  for (unsigned number = 0; number < kTapSubnets; ++number) {
+    TapSubnet subnet = tap_subnet(number);
+    if (collides(subnet, routes)) continue;
+    if (FileDescriptor claim = try_claim(subnet)) return {std::move(subnet), std::move(claim)};
   }
   throw Error("no free network for a TAP in 198.18.0.0/15: other VMs or routes of this host have it");
 }

@@ -7,7 +7,6 @@
 
 #include "vmtest/capability.h"
 #include "vmtest/host/file_descriptor.h"
-#include "vmtest/host/ledger.h"
 
 namespace vmtest {
 
@@ -57,13 +56,15 @@ void configure_interface(const std::string& name, const std::string& address, in
 /// Whether this host and user may make TAPs; tried.
 [[nodiscard]] Support tap_support();
 
-/// A network for a TAP, nobody else's while the lease lives.
+/// A network for a TAP, nobody else's while a copy of the claim is open in any process.
 struct TapNetwork {
   TapSubnet subnet;
-  Lease lease;
+  /// A socket in the abstract namespace of Unix sockets, which is as wide as the network's own: so no other user has the network,
+  /// nor who shares the host's network from within a container.
+  FileDescriptor claim;
 };
 /// Takes one that neither another VM nor a route of the host has.
-[[nodiscard]] TapNetwork take_tap_network(Ledger& ledger);
+[[nodiscard]] TapNetwork take_tap_network();
 /// A name for the TAP on the network whose host has that address, for hypervisors that make it: as unlike others as the network.
 [[nodiscard]] std::string tap_name_of(const std::string& host_address);
 

@@ -1,13 +1,16 @@
 #include "network/tap.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <net/if.h>
 #include <sched.h>
 #include <unistd.h>
 
+#include <optional>
+
 #include "network/neighbours.h"
 #include "vmtest/error.h"
-#include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
 
 namespace vmtest {
 namespace {
@@ -142,9 +145,6 @@ class TapDeviceTest : public testing::Test {
     if (::geteuid() != 0 || ::unshare(CLONE_NEWNET) != 0) GTEST_SKIP() << "a network namespace needs root";
     if (::access("/dev/net/tun", R_OK | W_OK) != 0) GTEST_SKIP() << "there is no /dev/net/tun";
   }
-
-  TemporaryDirectory folder_;
-  Ledger ledger_{folder_.path() / "ledger", {1024, 8}};
 };
 
 TEST_F(TapDeviceTest, IsGoneWithItsDescriptor) {
@@ -159,24 +159,36 @@ TEST_F(TapDeviceTest, IsGoneWithItsDescriptor) {
 
 TEST_F(TapDeviceTest, GetsItsSubnetsAddressAndRoute) {
   const TapDevice tap = make_tap();
-  const TapNetwork network = take_tap_network(ledger_);
+  const TapNetwork network = take_tap_network();
   EXPECT_EQ(network.subnet, tap_subnet(0));
   configure_interface(tap.name, network.subnet.host, kTapPrefixLength);
   EXPECT_TRUE(collides(network.subnet, parse_routes(read_file("/proc/thread-self/net/route"))));
 }
 
 TEST_F(TapDeviceTest, TwoVmsGetTwoNetworksAndNames) {
-  const TapNetwork first = take_tap_network(ledger_);
-  const TapNetwork second = take_tap_network(ledger_);
+  const TapNetwork first = take_tap_network();
+  const TapNetwork second = take_tap_network();
   EXPECT_NE(first.subnet, second.subnet);
   EXPECT_EQ(tap_name_of(first.subnet.host), "vmtestc6120001");
   EXPECT_EQ(tap_name_of(second.subnet.host), "vmtestc6130001");
 }
 
+TEST_F(TapDeviceTest, NetworkIsTakenAsLongAsAnyCopyOfItsClaimIsOpen) {
+  std::optional<TapNetwork> first = take_tap_network();
+  const FileDescriptor copy(::fcntl(first->claim.get(), F_DUPFD_CLOEXEC, 0));
+  first.reset();
+  EXPECT_EQ(take_tap_network().subnet, tap_subnet(1));
+}
+
+TEST_F(TapDeviceTest, GivenBackNetworkIsFree) {
+  { const TapNetwork first = take_tap_network(); }
+  EXPECT_EQ(take_tap_network().subnet, tap_subnet(0));
+}
+
 TEST_F(TapDeviceTest, PassesOverNetworksTheHostRoutes) {
   const TapDevice occupied = make_tap();
   configure_interface(occupied.name, "198.18.0.1", 24);
-  EXPECT_EQ(take_tap_network(ledger_).subnet, tap_subnet(1));
+  EXPECT_EQ(take_tap_network().subnet, tap_subnet(1));
 }
 
 TEST_F(TapDeviceTest, UnknownNameIsAnError) { EXPECT_THROW((void)open_tap("nosuchtap"), Error); }

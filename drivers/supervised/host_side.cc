@@ -13,7 +13,7 @@ void take_network(HostSide& side, TapNetwork network, bool first) {
     side.static_address = network.subnet.guest + "/" + std::to_string(kTapPrefixLength);
     side.gateway = network.subnet.host;
   }
-  side.subnets.push_back(std::move(network.lease));
+  side.network_claims.push_back(std::move(network.claim));
 }
 
 }  // namespace
@@ -29,7 +29,7 @@ HostSide take_ports_and_taps(const PrepareRequest& request) {
       side.taps.push_back(open_tap(nic.tap_name));
     } else {
       TapDevice device = make_tap();
-      TapNetwork network = take_tap_network(ledger);
+      TapNetwork network = take_tap_network();
       configure_interface(device.name, network.subnet.host, kTapPrefixLength);
       side.taps.push_back(std::move(device));
       take_network(side, std::move(network), i == 0);
@@ -40,7 +40,6 @@ HostSide take_ports_and_taps(const PrepareRequest& request) {
 
 HostSide take_tap_networks(const PrepareRequest& request) {
   HostSide side;
-  Ledger ledger;
   if (request.ssh_port) {
     throw Unsupported("no port of the host leads to a guest on a TAP, which has an address of its own; leave ssh_port out");
   }
@@ -52,7 +51,7 @@ HostSide take_tap_networks(const PrepareRequest& request) {
     if (!nic.tap_name.empty()) continue;
     if (i != 0) throw Unsupported("only the first card's TAP is made; a further card needs the name of one that is there");
     if (const Support support = tap_support(); !support.supported()) throw Unsupported(support.why);
-    take_network(side, take_tap_network(ledger), true);
+    take_network(side, take_tap_network(), true);
   }
   return side;
 }
@@ -61,8 +60,8 @@ void hand_over(SupervisorConnection& supervisor, const HostSide& side, const std
   for (std::size_t i = 0; i < leases.size(); ++i) supervisor.hold("lease" + std::to_string(i), leases[i]);
   if (side.port) supervisor.hold("port", side.port->lease.descriptor());
   for (std::size_t i = 0; i < side.taps.size(); ++i) supervisor.hold("tap" + std::to_string(i), side.taps[i].descriptor.get());
-  for (std::size_t i = 0; i < side.subnets.size(); ++i)
-    supervisor.hold("subnet" + std::to_string(i), side.subnets[i].descriptor());
+  for (std::size_t i = 0; i < side.network_claims.size(); ++i)
+    supervisor.hold("network" + std::to_string(i), side.network_claims[i].get());
 }
 
 }  // namespace vmtest

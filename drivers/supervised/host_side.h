@@ -16,7 +16,7 @@ struct HostSide {
   std::optional<LeasedPort> port;
   /// TAPs that the hypervisor inherits by descriptor.
   std::vector<TapDevice> taps;
-  std::vector<Lease> subnets;
+  std::vector<FileDescriptor> network_claims;
   /// Of the first card's TAP: the guest's address with its prefix length, and the host's.
   std::string static_address;
   std::string gateway;

@@ -40,7 +40,7 @@ class Lease {
   FileDescriptor fd_;
 };
 
-/// The host-wide account of what living VMs of this user take: memory, vCPUs, ports, TAP subnets. One file of records whose
+/// The host-wide account of what living VMs of this user take: memory, vCPUs, ports. One file of records whose
 /// byte locks say which are alive; a dead owner's record is free at once, and there is nothing to clean up.
 /// Holds between unrelated processes. May be used by several threads.
 class Ledger {
@@ -64,12 +64,6 @@ class Ledger {
   [[nodiscard]] std::vector<Lease> admit(const std::vector<VmResources>& vms, const Deadline& deadline, Turn turn = Turn::Queued);
   /// Takes a TCP port of the loopback, if nobody has it: neither the ledger nor a listening socket.
   [[nodiscard]] std::optional<Lease> try_port(std::uint16_t port);
-  /// Takes the first free of `count` numbered things of a kind ("subnet"): TAP subnets.
-  struct Numbered {
-    Lease lease;
-    unsigned number = 0;
-  };
-  [[nodiscard]] std::optional<Numbered> try_subnet(unsigned count);
   /// Whether somebody waits for admission at present.
   [[nodiscard]] bool somebody_waits() const;
   /// Living leases.

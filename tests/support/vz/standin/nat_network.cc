@@ -43,14 +43,10 @@ FileDescriptor listen_on(const std::string& interface) {
   return socket;
 }
 
-TapNetwork take_network() {
-  Ledger ledger;
-  return take_tap_network(ledger);
-}
-
 }  // namespace
 
-NatNetwork::NatNetwork(std::string lease_file) : lease_file_(std::move(lease_file)), tap_(make_tap()), network_(take_network()) {
+NatNetwork::NatNetwork(std::string lease_file)
+    : lease_file_(std::move(lease_file)), tap_(make_tap()), network_(take_tap_network()) {
   configure_interface(tap_.name, network_.subnet.host, kTapPrefixLength);
   socket_ = listen_on(tap_.name);
   std::tie(stop_, stop_end_) = make_socket_pair();

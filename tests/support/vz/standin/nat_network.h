@@ -7,7 +7,6 @@
 #include "dhcp_messages.h"
 #include "network/tap.h"
 #include "vmtest/host/file_descriptor.h"
-#include "vmtest/host/ledger.h"
 
 namespace vmtest::vz::standin {
 
