@@ -30,9 +30,11 @@ constexpr std::size_t kMostUnread = 1U << 20;
 constexpr std::chrono::seconds kReconnectTime{5};
 constexpr int kMostReconnections = 3;
 
-WebSocket connect(const ConsoleOptions& options, std::uint64_t from, const Deadline& deadline) {
-  return WebSocket::connect(options.host, options.port, "/instance/serial?from_start=" + std::to_string(from),
-                            {{kVersionHeader, options.version}}, deadline);
+WebSocketAddress address(const ConsoleOptions& options, std::uint64_t from) {
+  return {.host = options.host,
+          .port = options.port,
+          .target = "/instance/serial?from_start=" + std::to_string(from),
+          .headers = {{kVersionHeader, options.version}}};
 }
 
 FileDescriptor listen(const std::filesystem::path& socket) {
@@ -49,7 +51,7 @@ class Console::Pump {
       : options_(options),
         log_(open_file(options.log, O_WRONLY | O_CREAT | O_APPEND)),
         listener_(listen(options.socket)),
-        line_(connect(options, 0, deadline)),
+        line_(std::in_place, address(options, 0), deadline),
         thread_([this] { run(); }) {}
   ~Pump() {
     wake_.write_end.reset();
@@ -74,7 +76,6 @@ class Console::Pump {
 
   void run() noexcept {
     try {
-      if (line_->has_unread()) take_shown();
       while (line_ && turn()) {
       }
     } catch (const std::exception&) {  // poll(2) does not fail but for a lack of memory
@@ -86,6 +87,9 @@ class Console::Pump {
 
   /// False when it is time to end.
   bool turn() {
+    // What came while we connected or sent.
+    while (line_ && line_->has_unread()) take_shown();
+    if (!line_) return false;
     std::vector<pollfd> entries = {
         {wake_.read_end.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}, {line_->descriptor(), POLLIN, 0}};
     for (const Viewer& viewer : viewers_) {
@@ -124,18 +128,14 @@ class Console::Pump {
     if (typed.empty() || !line_) return;
     try {
       line_->send(typed);
-    } catch (const std::system_error&) {
-      reconnect();
+    } catch (const Error&) {
+      // Of one that has ended, the rest and the goodbye are there to be taken.
+      if (!line_->has_unread()) reconnect();
     }
   }
 
   void take_shown() {
-    WebSocket::Received received;
-    try {
-      received = line_->receive();
-    } catch (const std::exception&) {
-      received.ended = true;
-    }
+    const WebSocket::Received received = line_->receive();
     received_ += received.data.size();
     try {
       write_all(log_.get(), received.data);
@@ -155,8 +155,7 @@ class Console::Pump {
     line_.reset();
     if (reconnections_++ >= kMostReconnections) return;
     try {
-      line_.emplace(connect(options_, received_, Deadline::after(kReconnectTime)));
-      if (line_->has_unread()) take_shown();
+      line_.emplace(address(options_, received_), Deadline::after(kReconnectTime));
     } catch (const std::exception&) {  // the server is gone
     }
   }
