@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "../api_client.h"
+#include "startup_prompt.h"
 #include "vmtest/error.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/socket.h"
@@ -29,6 +30,8 @@ constexpr std::size_t kMostUnread = 1U << 20;
 /// A server that lives takes milliseconds for a new connection.
 constexpr std::chrono::seconds kReconnectTime{5};
 constexpr int kMostReconnections = 3;
+/// XON (Ctrl-Q): a key to the firmware, and nothing to a terminal that runs, should it come late.
+constexpr std::string_view kAnyKey = "\x11";
 
 WebSocketAddress address(const ConsoleOptions& options, std::uint64_t from) {
   return {.host = options.host,
@@ -125,9 +128,13 @@ class Console::Pump {
     } catch (const std::system_error&) {
       viewer.gone = true;
     }
-    if (typed.empty() || !line_) return;
+    if (!typed.empty()) type(typed);
+  }
+
+  void type(std::string_view keys) {
+    if (!line_) return;
     try {
-      line_->send(typed);
+      line_->send(keys);
     } catch (const Error&) {
       // Of one that has ended, the rest and the goodbye are there to be taken.
       if (!line_->has_unread()) reconnect();
@@ -145,7 +152,10 @@ class Console::Pump {
       viewer.unread += received.data;
       flush(viewer);
     }
-    if (!received.ended) return;
+    if (!received.ended) {
+      if (options_.startup_script == StartupScript::Ours && prompt_.take(received.data)) type(kAnyKey);
+      return;
+    }
     // A goodbye is the guest's end.
     if (received.code != 0) line_.reset();
     else reconnect();
@@ -178,6 +188,7 @@ class Console::Pump {
   /// Its writing end is closed to end the thread.
   Pipe wake_ = make_pipe();
   std::list<Viewer> viewers_;
+  StartupPrompt prompt_;
   std::uint64_t received_ = 0;
   int reconnections_ = 0;
   std::mutex mutex_;

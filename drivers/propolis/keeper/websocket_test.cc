@@ -2,98 +2,25 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <openssl/evp.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
 #include <chrono>
 #include <filesystem>
-#include <functional>
 #include <thread>
 #include <vector>
 
 #include "vmtest/error.h"
 #include "vmtest/host/socket.h"
-#include "vmtest/host/text.h"
+#include "websocket_peer.h"
 
 namespace vmtest::propolis {
 namespace {
 
 using namespace std::chrono_literals;
-
-Deadline soon() { return Deadline::after(20s); }
-
-/// A server that answers one upgrade, and then sends and hears what the test says.
-class Peer {
- public:
-  Peer() : listener_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t length = sizeof address;
-    EXPECT_EQ(::bind(listener_.get(), reinterpret_cast<sockaddr*>(&address), length), 0);
-    EXPECT_EQ(::listen(listener_.get(), 1), 0);
-    EXPECT_EQ(::getsockname(listener_.get(), reinterpret_cast<sockaddr*>(&address), &length), 0);
-    port_ = ntohs(address.sin_port);
-  }
-
-  /// Connects while the peer answers by what `answer` makes of the request.
-  WebSocket connect(const std::function<std::string(const std::string&)>& answer) {
-    thread_ = std::thread([this, answer] {
-      if (!wait_readable(listener_.get(), soon())) return;
-      connection_ = FileDescriptor(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-      std::vector<FileDescriptor> none;
-      while (request_.find("\r\n\r\n") == std::string::npos && receive_some(connection_.get(), request_, none)) {
-      }
-      const std::string reply = answer(request_);
-      if (reply.empty()) connection_.reset();
-      else send_message(connection_.get(), reply);
-    });
-    const Join join{thread_};
-    return WebSocket({"127.0.0.1", port_, "/instance/serial?from_start=0", {{"api-version", "5.0.0"}}}, soon());
-  }
-  void send(const std::string& bytes) const { send_message(connection_.get(), bytes); }
-  void close() { connection_.reset(); }
-  /// For what was sent before to have been read.
-  void pause() const { (void)wait_readable(connection_.get(), Deadline::after(100ms)); }
-  std::string hear(std::size_t bytes) {
-    std::string text;
-    std::vector<FileDescriptor> none;
-    while (text.size() < bytes && wait_readable(connection_.get(), soon()) && receive_some(connection_.get(), text, none)) {
-    }
-    return text;
-  }
-  [[nodiscard]] const std::string& request() const { return request_; }
-  [[nodiscard]] std::uint16_t port() const { return port_; }
-
- private:
-  struct Join {
-    std::thread& thread;
-    ~Join() { thread.join(); }
-  };
-
-  FileDescriptor listener_;
-  FileDescriptor connection_;
-  std::uint16_t port_ = 0;
-  std::string request_;
-  std::thread thread_;
-};
-
-std::string accept(const std::string& request) {
-  const std::string name = "Sec-WebSocket-Key: ";
-  const std::size_t at = request.find(name) + name.size();
-  const std::string key = request.substr(at, request.find('\r', at) - at) + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned length = 0;
-  EXPECT_EQ(EVP_Digest(key.data(), key.size(), digest, &length, EVP_sha1(), nullptr), 1);
-  return "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: " +
-         base64(std::string_view(reinterpret_cast<const char*>(digest), length)) + "\r\n\r\n";
-}
-
-std::string frame(unsigned char first, const std::string& payload) {
-  return std::string{static_cast<char>(first), static_cast<char>(payload.size())} + payload;
-}
+using testing::accept_upgrade;
+using testing::frame;
+using testing::soon;
 
 /// What is received until something is.
 WebSocket::Received receive(WebSocket& socket) {
@@ -113,17 +40,24 @@ int inherited_descriptors() {
 
 class WebSocketTest : public ::testing::Test {
  protected:
-  Peer peer_;
+  /// Connects while the peer answers by what `answer` makes of the request.
+  WebSocket connect(const testing::Peer::Answer& answer = accept_upgrade) {
+    return peer_.answering(answer, [&] {
+      return WebSocket({"127.0.0.1", peer_.port(), "/instance/serial?from_start=0", {{"api-version", "5.0.0"}}}, soon());
+    });
+  }
+
+  testing::Peer peer_;
 };
 
 TEST_F(WebSocketTest, AsksForAnUpgradeWithItsHeaders) {
-  (void)peer_.connect(accept);
+  (void)connect();
   EXPECT_EQ(peer_.request().rfind("GET /instance/serial?from_start=0 HTTP/1.1\r\n", 0), 0U) << peer_.request();
   EXPECT_NE(peer_.request().find("\r\napi-version: 5.0.0\r\n"), std::string::npos) << peer_.request();
 }
 
 TEST_F(WebSocketTest, BinaryIsDataAndTextIsNot) {
-  WebSocket socket = peer_.connect(accept);
+  WebSocket socket = connect();
   peer_.send(frame(0x82, "one ") + frame(0x81, "no") + frame(0x02, "tw") + frame(0x80, "o"));
   std::string data;
   while (data.size() < 7) data += receive(socket).data;
@@ -131,7 +65,7 @@ TEST_F(WebSocketTest, BinaryIsDataAndTextIsNot) {
 }
 
 TEST_F(WebSocketTest, FramesThatComeInPiecesAreJoined) {
-  WebSocket socket = peer_.connect(accept);
+  WebSocket socket = connect();
   const std::string payload(300, 'x');
   peer_.send(std::string("\x82\x7e\x01\x2c", 4) + payload.substr(0, 100));
   EXPECT_EQ(receive(socket).data, "");
@@ -140,14 +74,14 @@ TEST_F(WebSocketTest, FramesThatComeInPiecesAreJoined) {
 }
 
 TEST_F(WebSocketTest, WhatComesWithTheAnswerIsNotLost) {
-  WebSocket socket = peer_.connect([](const std::string& request) { return accept(request) + frame(0x82, "early"); });
+  WebSocket socket = connect([](const std::string& request) { return accept_upgrade(request) + frame(0x82, "early"); });
   EXPECT_TRUE(socket.has_unread());
   EXPECT_EQ(socket.receive().data, "early");
   EXPECT_FALSE(socket.has_unread());
 }
 
 TEST_F(WebSocketTest, SentDataIsMasked) {
-  WebSocket socket = peer_.connect(accept);
+  WebSocket socket = connect();
   socket.send("typed");
   const std::string sent = peer_.hear(11);
   ASSERT_EQ(sent.size(), 11U);
@@ -158,14 +92,14 @@ TEST_F(WebSocketTest, SentDataIsMasked) {
 }
 
 TEST_F(WebSocketTest, PingIsAnswered) {
-  WebSocket socket = peer_.connect(accept);
+  WebSocket socket = connect();
   peer_.send(frame(0x89, "hi"));
   EXPECT_EQ(receive(socket).data, "");
   EXPECT_EQ(peer_.hear(8).substr(0, 2), "\x8a\x82");
 }
 
 TEST_F(WebSocketTest, GoodbyeEndsItWithACode) {
-  WebSocket socket = peer_.connect(accept);
+  WebSocket socket = connect();
   peer_.send(frame(0x82, "last") + std::string("\x88\x0c\x03\xe9VM stopped", 14));
   const WebSocket::Received received = receive(socket);
   EXPECT_EQ(received.data, "last");
@@ -174,7 +108,7 @@ TEST_F(WebSocketTest, GoodbyeEndsItWithACode) {
 }
 
 TEST_F(WebSocketTest, EndWithoutAGoodbyeHasNoCode) {
-  WebSocket socket = peer_.connect(accept);
+  WebSocket socket = connect();
   peer_.close();
   const WebSocket::Received received = receive(socket);
   EXPECT_TRUE(received.ended);
@@ -182,7 +116,7 @@ TEST_F(WebSocketTest, EndWithoutAGoodbyeHasNoCode) {
 }
 
 TEST_F(WebSocketTest, WhatIsNoFrameEndsIt) {
-  WebSocket socket = peer_.connect(accept);
+  WebSocket socket = connect();
   peer_.send(frame(0x82, "last") + frame(0x83, "x"));
   const WebSocket::Received received = receive(socket);
   EXPECT_EQ(received.data, "last");
@@ -191,14 +125,14 @@ TEST_F(WebSocketTest, WhatIsNoFrameEndsIt) {
 }
 
 TEST_F(WebSocketTest, SendingToOneThatHasEndedIsAnError) {
-  WebSocket socket = peer_.connect(accept);
+  WebSocket socket = connect();
   peer_.close();
   EXPECT_TRUE(receive(socket).ended);
   EXPECT_THROW(socket.send("typed"), Error);
 }
 
 TEST_F(WebSocketTest, WhatComesDuringASendIsNotLost) {
-  WebSocket socket = peer_.connect(accept);
+  WebSocket socket = connect();
   peer_.send(frame(0x82, "crossing"));
   EXPECT_TRUE(wait_readable(socket.descriptor(), soon()));
   socket.send("typed");
@@ -206,7 +140,7 @@ TEST_F(WebSocketTest, WhatComesDuringASendIsNotLost) {
 }
 
 TEST_F(WebSocketTest, LongMessageArrivesWhole) {
-  WebSocket socket = peer_.connect(accept);
+  WebSocket socket = connect();
   constexpr std::size_t kLong = 8U << 20;
   constexpr std::size_t kHead = 14;
   std::string heard;
@@ -218,7 +152,7 @@ TEST_F(WebSocketTest, LongMessageArrivesWhole) {
 
 TEST_F(WebSocketTest, RefusalIsQuoted) {
   try {
-    (void)peer_.connect([this](const std::string&) {
+    (void)connect([this](const std::string&) {
       peer_.send("HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 29\r\n\r\n{\"message\":");
       peer_.pause();
       return "\"no such version\"}";
@@ -232,7 +166,7 @@ TEST_F(WebSocketTest, RefusalIsQuoted) {
 
 TEST_F(WebSocketTest, RefusalWithoutALengthIsQuotedAsFarAsItGoes) {
   try {
-    (void)peer_.connect([](const std::string&) { return "HTTP/1.1 302 Found\r\nlocation: /elsewhere\r\n\r\nnot here"; });
+    (void)connect([](const std::string&) { return "HTTP/1.1 302 Found\r\nlocation: /elsewhere\r\n\r\nnot here"; });
     FAIL() << "it did not throw";
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("302 Found not here"), std::string::npos) << error.what();
@@ -240,12 +174,11 @@ TEST_F(WebSocketTest, RefusalWithoutALengthIsQuotedAsFarAsItGoes) {
 }
 
 TEST_F(WebSocketTest, AnswerToAnotherKeyIsRefused) {
-  EXPECT_THROW((void)peer_.connect([](const std::string&) { return "HTTP/1.1 101 Yes\r\nSec-WebSocket-Accept: x\r\n\r\n"; }),
-               Error);
+  EXPECT_THROW((void)connect([](const std::string&) { return "HTTP/1.1 101 Yes\r\nSec-WebSocket-Accept: x\r\n\r\n"; }), Error);
 }
 
 TEST_F(WebSocketTest, ConnectionThatEndsBeforeTheAnswer) {
-  EXPECT_THROW((void)peer_.connect([](const std::string&) { return ""; }), Error);
+  EXPECT_THROW((void)connect([](const std::string&) { return ""; }), Error);
 }
 
 TEST_F(WebSocketTest, SilentServerIsATimeout) {
@@ -254,13 +187,13 @@ TEST_F(WebSocketTest, SilentServerIsATimeout) {
 
 TEST_F(WebSocketTest, DescriptorsAreCloseOnExec) {
   const int before = inherited_descriptors();
-  const WebSocket socket = peer_.connect(accept);
+  const WebSocket socket = connect();
   EXPECT_EQ(inherited_descriptors(), before);
 }
 
 TEST_F(WebSocketTest, ProxyOfTheEnvironmentIsNotAsked) {
   ASSERT_EQ(::setenv("http_proxy", ("127.0.0.1:" + std::to_string(ephemeral_port())).c_str(), 1), 0);
-  EXPECT_NO_THROW((void)peer_.connect(accept));
+  EXPECT_NO_THROW((void)connect());
   ::unsetenv("http_proxy");
 }
 
