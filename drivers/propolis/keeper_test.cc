@@ -73,6 +73,13 @@ class KeeperTest : public ::testing::Test {
     return ChildProcess::start({.argv = {VMTEST_SIMULATED_PROPOLIS, "run", kFirmware, "127.0.0.1:" + std::to_string(plan_.port)},
                                 .working_directory = folder_.path()});
   }
+  /// Waits for the guest to print `text` behind `from`. Where it ends, or npos.
+  [[nodiscard]] std::size_t printed(const std::string& text, std::size_t from) const {
+    std::size_t at = std::string::npos;
+    (void)wait_until([&] { return (at = read_file(plan_.console_log).find(text, from)) != std::string::npos; },
+                     Deadline::after(60s));
+    return at == std::string::npos ? at : at + text.size();
+  }
   void tool(const std::vector<std::string>& argv) const {
     std::vector<std::string> found = argv;
     found.front() = (stand_ins() / argv.front()).string();
@@ -218,6 +225,24 @@ TEST_F(KeeperTest, ConsoleSocketWithTooLongAPathIsAnError) {
   ChildProcess keeper = start_keeper();
   EXPECT_EQ(keeper.wait(soon()), (ExitStatus{1, 0}));
   EXPECT_NE(words().find("too long"), std::string::npos) << words();
+}
+
+TEST_F(KeeperTest, ShellDoesNotWaitBeforeAStartupScriptOfOurs) {
+  plan_.program = VMTEST_SIMULATED_PROPOLIS;
+  plan_.bootrom = kFirmware;
+  plan_.server_log = folder_.path() / "server.log";
+  plan_.startup_script = true;
+  ChildProcess keeper = start_keeper();
+  ASSERT_TRUE(runs()) << words();
+  const std::size_t shell = printed("Shell> ", 0);
+  ASSERT_NE(shell, std::string::npos) << read_file(plan_.console_log);
+  send_message(connect_unix(plan_.console_socket).get(), "reset\r");
+  const std::size_t again = printed("in 5 seconds", shell);
+  ASSERT_NE(again, std::string::npos) << read_file(plan_.console_log);
+  ASSERT_NE(printed("Shell> ", again), std::string::npos) << read_file(plan_.console_log);
+  EXPECT_EQ(read_file(plan_.console_log).find("in 4 seconds"), std::string::npos) << read_file(plan_.console_log);
+  keeper.signal(SIGTERM);
+  EXPECT_EQ(keeper.wait(soon()), (ExitStatus{0, 0})) << words();
 }
 
 TEST_F(KeeperTest, OldServerRunsAGuestToo) {

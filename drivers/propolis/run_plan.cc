@@ -38,6 +38,7 @@ std::string to_json(const RunPlan& plan) {
                        {"running", plan.running.string()},
                        {"steps", plan.steps},
                        {"journal", plan.journal.string()},
+                       {"startup_script", plan.startup_script},
                        {"patience_seconds", plan.patience.count()}};
   return object.dump(2) + "\n";
 }
@@ -56,6 +57,7 @@ RunPlan parse_run_plan(const std::string& text) {
     plan.running = path(object, "running");
     plan.steps = object.at("steps").get<std::vector<Step>>();
     plan.journal = path(object, "journal");
+    plan.startup_script = object.at("startup_script");
     plan.patience = std::chrono::seconds(object.at("patience_seconds").get<long>());
     return plan;
   });

@@ -32,6 +32,8 @@ struct RunPlan {
   /// Done before, taken back after, however the run ends. The journal says which are done; it is there as long as some are.
   std::vector<Step> steps = {};
   std::filesystem::path journal = {};
+  /// Whether the guest boots by a startup script of ours, see EfiDisk.
+  bool startup_script = false;
   /// How long a server may take to be up, and for each answer.
   std::chrono::seconds patience{20};
 };

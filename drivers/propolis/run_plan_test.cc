@@ -22,6 +22,7 @@ const LinkPlan kLink{.name = "vmtest0", .mac_address = "52:54:00:12:34:56", .hos
 TEST(PropolisRunPlan, RoundTripThroughJson) {
   RunPlan plan = run_plan(handle(), {.program = "/bin/server", .bootrom = "/rom"}, {kLink}, "1");
   plan.patience = std::chrono::seconds(3);
+  plan.startup_script = true;
   EXPECT_EQ(to_json(parse_run_plan(to_json(plan))), to_json(plan));
   EXPECT_EQ(parse_run_plan(to_json(plan)).steps, tap_steps(kLink));
 }

@@ -131,7 +131,8 @@ void PropolisVm::launch(const MachineConfig& machine) {
     throw Unsupported("Propolis runs x86_64 guests, not " + std::string(to_string(machine.architecture)));
   const Settings settings = read_settings();
   const std::vector<LinkPlan> planned = links(machine, settings);
-  const RunPlan plan = run_plan(handle(), settings, planned, random_hex(8));
+  RunPlan plan = run_plan(handle(), settings, planned, random_hex(8));
+  plan.startup_script = machine.boot == BootMode::Direct;
   write_body(machine, settings, plan, planned);
   fs::remove(running_file());
   const fs::path plan_file = handle().work_dir / "plan.json";

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "../api_client.h"
+#include "startup_prompt.h"
 #include "vmtest/error.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/socket.h"
@@ -29,10 +30,14 @@ constexpr std::size_t kMostUnread = 1U << 20;
 /// A server that lives takes milliseconds for a new connection.
 constexpr std::chrono::seconds kReconnectTime{5};
 constexpr int kMostReconnections = 3;
+/// XON (Ctrl-Q): a key to the firmware, and nothing to a terminal that runs, should it come late.
+constexpr std::string_view kAnyKey = "\x11";
 
-WebSocket connect(const ConsoleOptions& options, std::uint64_t from, const Deadline& deadline) {
-  return WebSocket::connect(options.host, options.port, "/instance/serial?from_start=" + std::to_string(from),
-                            {{kVersionHeader, options.version}}, deadline);
+WebSocketAddress address(const ConsoleOptions& options, std::uint64_t from) {
+  return {.host = options.host,
+          .port = options.port,
+          .target = "/instance/serial?from_start=" + std::to_string(from),
+          .headers = {{kVersionHeader, options.version}}};
 }
 
 FileDescriptor listen(const std::filesystem::path& socket) {
@@ -49,7 +54,7 @@ class Console::Pump {
       : options_(options),
         log_(open_file(options.log, O_WRONLY | O_CREAT | O_APPEND)),
         listener_(listen(options.socket)),
-        line_(connect(options, 0, deadline)),
+        line_(std::in_place, address(options, 0), deadline),
         thread_([this] { run(); }) {}
   ~Pump() {
     wake_.write_end.reset();
@@ -74,7 +79,6 @@ class Console::Pump {
 
   void run() noexcept {
     try {
-      if (line_->has_unread()) take_shown();
       while (line_ && turn()) {
       }
     } catch (const std::exception&) {  // poll(2) does not fail but for a lack of memory
@@ -86,6 +90,9 @@ class Console::Pump {
 
   /// False when it is time to end.
   bool turn() {
+    // What came while we connected or sent.
+    while (line_ && line_->has_unread()) take_shown();
+    if (!line_) return false;
     std::vector<pollfd> entries = {
         {wake_.read_end.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}, {line_->descriptor(), POLLIN, 0}};
     for (const Viewer& viewer : viewers_) {
@@ -121,21 +128,21 @@ class Console::Pump {
     } catch (const std::system_error&) {
       viewer.gone = true;
     }
-    if (typed.empty() || !line_) return;
+    if (!typed.empty()) type(typed);
+  }
+
+  void type(std::string_view keys) {
+    if (!line_) return;
     try {
-      line_->send(typed);
-    } catch (const std::system_error&) {
-      reconnect();
+      line_->send(keys);
+    } catch (const Error&) {
+      // Of one that has ended, the rest and the goodbye are there to be taken.
+      if (!line_->has_unread()) reconnect();
     }
   }
 
   void take_shown() {
-    WebSocket::Received received;
-    try {
-      received = line_->receive();
-    } catch (const std::exception&) {
-      received.ended = true;
-    }
+    const WebSocket::Received received = line_->receive();
     received_ += received.data.size();
     try {
       write_all(log_.get(), received.data);
@@ -145,7 +152,10 @@ class Console::Pump {
       viewer.unread += received.data;
       flush(viewer);
     }
-    if (!received.ended) return;
+    if (!received.ended) {
+      if (options_.startup_script == StartupScript::Ours && prompt_.take(received.data)) type(kAnyKey);
+      return;
+    }
     // A goodbye is the guest's end.
     if (received.code != 0) line_.reset();
     else reconnect();
@@ -155,8 +165,7 @@ class Console::Pump {
     line_.reset();
     if (reconnections_++ >= kMostReconnections) return;
     try {
-      line_.emplace(connect(options_, received_, Deadline::after(kReconnectTime)));
-      if (line_->has_unread()) take_shown();
+      line_.emplace(address(options_, received_), Deadline::after(kReconnectTime));
     } catch (const std::exception&) {  // the server is gone
     }
   }
@@ -179,6 +188,7 @@ class Console::Pump {
   /// Its writing end is closed to end the thread.
   Pipe wake_ = make_pipe();
   std::list<Viewer> viewers_;
+  StartupPrompt prompt_;
   std::uint64_t received_ = 0;
   int reconnections_ = 0;
   std::mutex mutex_;

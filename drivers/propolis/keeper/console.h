@@ -9,6 +9,9 @@
 
 namespace vmtest::propolis {
 
+/// Whose startup script the firmware's shell runs, if it does.
+enum class StartupScript { Others, Ours };
+
 /// Where a guest's console comes from and goes to.
 struct ConsoleOptions {
   std::string host;
@@ -18,6 +21,8 @@ struct ConsoleOptions {
   std::filesystem::path log;
   /// A Unix socket, for those who look on and type. Each is told what comes from its connection on.
   std::filesystem::path socket;
+  /// The shell waits seconds for a key before it runs a script. Before ours it gets one.
+  StartupScript startup_script = StartupScript::Others;
 };
 
 /// The guest's first serial port, by propolis-server's WebSocket, on a thread of its own.

@@ -93,7 +93,12 @@ class Run {
     told("the instance cannot be made", [&] { api.ensure(body, patience()); });
     // Before the guest runs, so that there is somebody to read its first byte.
     told("the server does not connect the guest's console", [&] {
-      console_.emplace(ConsoleOptions{server_.host(), server_.port(), api.version(), plan_.console_log, plan_.console_socket},
+      console_.emplace(ConsoleOptions{.host = server_.host(),
+                                      .port = server_.port(),
+                                      .version = api.version(),
+                                      .log = plan_.console_log,
+                                      .socket = plan_.console_socket,
+                                      .startup_script = plan_.startup_script ? StartupScript::Ours : StartupScript::Others},
                        patience());
     });
     told("the instance cannot be run", [&] { api.change_state(Change::Run, patience()); });

@@ -2,56 +2,74 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
-#include <utility>
 
 #include "vmtest/deadline.h"
-#include "vmtest/host/file_descriptor.h"
+
+struct lws;
+struct lws_context;
 
 namespace vmtest::propolis {
 
-/// A client's end of a WebSocket (RFC 6455) without extensions, on a TCP connection. Written here because what it takes is less
-/// than what a library of it takes to build. One thread at a time may use it.
+/// Where a WebSocket is.
+struct WebSocketAddress {
+  /// An IP address.
+  std::string host;
+  std::uint16_t port = 0;
+  /// A path with its query.
+  std::string target;
+  /// Sent with the request.
+  std::map<std::string, std::string> headers = {};
+};
+
+/// A client's end of a WebSocket (RFC 6455) on a TCP connection, by libwebsockets. One thread at a time may use it.
 class WebSocket {
  public:
   /// What has come.
   struct Received {
     /// Of binary messages, joined. Text is dropped.
     std::string data;
-    /// Whether this was the last: the server said goodbye, or the connection ended.
+    /// Whether this was the last: the server said goodbye, or broke the protocol, or the connection ended.
     bool ended = false;
     /// The goodbye's code; 0 when there was no goodbye.
     std::uint16_t code = 0;
   };
 
-  /// Connects and asks for an upgrade. Throws std::system_error when nobody listens, Timeout, and Error with the server's words
-  /// when it declines.
-  [[nodiscard]] static WebSocket connect(const std::string& host, std::uint16_t port, const std::string& target,
-                                         const std::map<std::string, std::string>& headers, const Deadline& deadline);
+  /// Connects and asks for an upgrade. Throws Timeout, and Error when nobody listens, or with the server's words when it
+  /// declines.
+  WebSocket(WebSocketAddress address, const Deadline& deadline);
+  ~WebSocket();
+  WebSocket(const WebSocket&) = delete;
+  WebSocket& operator=(const WebSocket&) = delete;
 
   /// Readable when something has come.
-  [[nodiscard]] int descriptor() const { return socket_.get(); }
-  /// Whether something came along with the answer to the upgrade, which the descriptor does not tell.
-  [[nodiscard]] bool has_unread() const { return !unread_.empty(); }
-  /// Reads what is there, if anything, and answers the server's pings. Throws Error for what is no WebSocket.
+  [[nodiscard]] int descriptor() const { return descriptor_; }
+  /// Whether something came while we connected or sent, or it ended then, which the descriptor does not tell.
+  [[nodiscard]] bool has_unread() const { return !received_.data.empty() || received_.ended; }
+  /// Reads what is there, if anything, and answers the server's pings.
   [[nodiscard]] Received receive();
-  /// Sends a binary message. Throws std::system_error when the connection has ended, or the server does not read for seconds.
+  /// Sends a binary message. Throws Error when the connection has ended, or the server does not read for seconds.
   void send(std::string_view data);
 
  private:
-  explicit WebSocket(FileDescriptor socket) : socket_(std::move(socket)) {}
-  void send_frame(unsigned char opcode, std::string_view payload);
-  /// Takes the whole frames out of what was read.
-  void take_frames(Received& received);
+  struct Events;
+  struct Destroy {
+    void operator()(lws_context* context) const;
+  };
 
-  FileDescriptor socket_;
-  std::string unread_;
-  /// Whether the message that is under way is binary.
-  bool binary_ = false;
+  const WebSocketAddress address_;
+  const Deadline deadline_;
+  /// None before there is a connection, and once it has ended.
+  lws* connection_ = nullptr;
+  int descriptor_ = -1;
+  /// Why there is no WebSocket.
+  std::string failure_;
+  Received received_;
+  std::string outgoing_;
+  /// Ends first, since that, too, is told to the above.
+  std::unique_ptr<lws_context, Destroy> context_;
 };
-
-/// What a server must answer to a key.
-[[nodiscard]] std::string websocket_accept(const std::string& key);
 
 }  // namespace vmtest::propolis
