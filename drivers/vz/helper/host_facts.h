@@ -10,7 +10,8 @@ struct OsVersion {
   unsigned major = 0;
   unsigned minor = 0;
 
-  auto operator<=>(const OsVersion&) const = default;
+  // The check takes the 0 that a comparison is compared with for a pointer.
+  auto operator<=>(const OsVersion&) const = default;  // NOLINT(modernize-use-nullptr)
 };
 /// "macOS 14.0".
 [[nodiscard]] std::string to_string(const OsVersion& version);
