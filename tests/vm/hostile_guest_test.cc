@@ -23,7 +23,7 @@ bool contains(const std::string& text, const char* part) { return text.find(part
 VmSpec with_marker(const std::string& line) {
   VmSpec spec;
   spec.setup_commands = {"echo '" + line + "' > /dev/console; sleep 1000"};
-  spec.boot_timeout = 2s;
+  spec.boot_timeout = 4s;  // all of it is waited for, and a boot on a busy host must have come that far
   return spec;
 }
 
