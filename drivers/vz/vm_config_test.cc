@@ -12,7 +12,7 @@ namespace {
 
 using nlohmann::json;
 
-const Paths kPaths = {"/work", "/run"};
+const Paths kPaths = {"/vm", "/run"};
 
 MachineConfig full_machine() {
   MachineConfig machine;
@@ -21,9 +21,9 @@ MachineConfig full_machine() {
   machine.kernel = "/images/vmlinux";
   machine.initramfs = "/images/initrd.img";
   machine.command_line = "console=ttyS0,115200 root=LABEL=root quiet";
-  machine.disks = {{.path = "/work/root.raw", .format = DiskFormat::Raw, .id = "root"},
-                   {.path = "/work/seed.iso", .format = DiskFormat::Raw, .read_only = true, .id = "seed"},
-                   {.path = "/work/data0.raw", .format = DiskFormat::Raw, .id = "data0", .serial = "precious"}};
+  machine.disks = {{.path = "/vm/root.raw", .format = DiskFormat::Raw, .id = "root"},
+                   {.path = "/vm/seed.iso", .format = DiskFormat::Raw, .read_only = true, .id = "seed"},
+                   {.path = "/vm/data0.raw", .format = DiskFormat::Raw, .id = "data0", .serial = "precious"}};
   machine.nics = {{.mac_address = "52:54:00:12:34:56"}};
   machine.agent_channel = true;
   machine.hotplug_ports = 1;
@@ -34,13 +34,13 @@ TEST(VzVmConfig, WholeMachineIsSaid) {
   EXPECT_EQ(vm_config(full_machine(), kPaths, Identifier::Offered), json::parse(R"({
     "boot_loader": {"type": "linux", "kernel": "/images/vmlinux", "initramfs": "/images/initrd.img",
                     "command_line": "root=LABEL=root quiet console=hvc0"},
-    "platform": {"type": "generic", "machine_identifier": "/work/machine-identifier"},
+    "platform": {"type": "generic", "machine_identifier": "/vm/machine-identifier"},
     "cpus": 2, "memory_mib": 512, "entropy": true, "balloon": false, "usb_controller": true,
-    "serial": {"type": "socket", "socket": "/run/console.sock", "log": "/work/console.log", "append": true},
+    "serial": {"type": "socket", "socket": "/run/console.sock", "log": "/vm/console.log", "append": true},
     "disks": [
-      {"type": "virtio-blk", "image": "/work/root.raw", "read_only": false, "caching": "cached", "synchronization": "fsync"},
-      {"type": "virtio-blk", "image": "/work/seed.iso", "read_only": true, "caching": "cached", "synchronization": "fsync"},
-      {"type": "virtio-blk", "image": "/work/data0.raw", "read_only": false, "caching": "cached", "synchronization": "fsync",
+      {"type": "virtio-blk", "image": "/vm/root.raw", "read_only": false, "caching": "cached", "synchronization": "fsync"},
+      {"type": "virtio-blk", "image": "/vm/seed.iso", "read_only": true, "caching": "cached", "synchronization": "fsync"},
+      {"type": "virtio-blk", "image": "/vm/data0.raw", "read_only": false, "caching": "cached", "synchronization": "fsync",
        "id": "precious"}],
     "nics": [{"type": "nat", "mac": "52:54:00:12:34:56"}],
     "vsock": {"socket": "/run/vsock.sock"}
@@ -53,16 +53,16 @@ TEST(VzVmConfig, LeastMachineAsksForLittle) {
   EXPECT_EQ(vm_config(machine, kPaths, Identifier::Missing), json::parse(R"({
     "boot_loader": {"type": "linux", "kernel": "/kernel", "command_line": ""},
     "cpus": 1, "memory_mib": 256, "entropy": true, "balloon": false, "disks": [], "nics": [],
-    "serial": {"type": "socket", "socket": "/run/console.sock", "log": "/work/console.log", "append": true}
+    "serial": {"type": "socket", "socket": "/run/console.sock", "log": "/vm/console.log", "append": true}
   })"));
 }
 
 TEST(VzVmConfig, FirmwareIsTheFrameworks) {
   MachineConfig machine;
   machine.boot = BootMode::Uefi;
-  machine.uefi = UefiFirmware{"/ovmf/code", "/work/efivars.fd"};
+  machine.uefi = UefiFirmware{"/ovmf/code", "/vm/efivars.fd"};
   EXPECT_EQ(vm_config(machine, kPaths, Identifier::Offered).at("boot_loader"),
-            json({{"type", "efi"}, {"variable_store", "/work/variable-store"}}));
+            json({{"type", "efi"}, {"variable_store", "/vm/variable-store"}}));
 }
 
 TEST(VzVmConfig, WhatTheFrameworkLacksIsUnsupported) {
@@ -99,8 +99,8 @@ TEST(VzVmConfig, ConsoleIsTheVirtioOne) {
 }
 
 TEST(VzUsbDisk, IsNamedByItsId) {
-  EXPECT_EQ(usb_disk({.path = "/work/plugged0.raw", .format = DiskFormat::Raw, .id = "plugged0", .serial = "x"}),
-            json::parse(R"({"image": "/work/plugged0.raw", "read_only": false, "caching": "cached", "synchronization": "fsync",
+  EXPECT_EQ(usb_disk({.path = "/vm/plugged0.raw", .format = DiskFormat::Raw, .id = "plugged0", .serial = "x"}),
+            json::parse(R"({"image": "/vm/plugged0.raw", "read_only": false, "caching": "cached", "synchronization": "fsync",
                             "id": "plugged0"})"));
 }
 

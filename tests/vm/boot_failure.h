@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "image.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/vm_test.h"
 
@@ -15,13 +16,7 @@ namespace vmtest {
 /// Boots that must fail, on `tiny`: says how they did and what they left.
 class BootFailureTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    try {
-      (void)ImageChoice("tiny").resolve(Architecture::X86_64);
-    } catch (const Unsupported& reason) {
-      GTEST_SKIP() << reason.what();
-    }
-  }
+  void SetUp() override { testing::require_image("tiny"); }
   /// Boots what must not boot and returns what the error says.
   std::string failure(VmSpec spec) {
     spec.name = "failing-" + std::to_string(::getpid());

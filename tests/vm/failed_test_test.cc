@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "image.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
@@ -61,11 +62,8 @@ class Terminal {
 class FailedTestTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    try {
-      (void)ImageChoice("tiny").resolve(Architecture::X86_64);
-    } catch (const Unsupported& reason) {
-      GTEST_SKIP() << reason.what();
-    }
+    testing::require_image("tiny");
+    if (IsSkipped()) return;
     // A home of its own, so that what is left can be told from other tests'. The images are the user's.
     std::filesystem::create_directories(home_ / "data");
     std::filesystem::create_directory_symlink(data_dir() / "images", home_ / "data" / "images");

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "fork_test.h"
+#include "image.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/vm_pool.h"
@@ -285,11 +286,8 @@ TEST_F(ForkTest, BootedVmWithoutAgentSaysWhyItCannotBeForked) {
 }
 
 TEST_F(ForkTest, DebianIsAHealthyMachineOfItsOwn) {
-  try {
-    (void)ImageChoice("debian-12").resolve(Architecture::X86_64);
-  } catch (const Unsupported& reason) {
-    GTEST_SKIP() << reason.what();
-  }
+  testing::require_image("debian-12");
+  if (IsSkipped()) return;
   // On a TAP the addresses must differ too; that needs privileges.
   VmSpec spec{.image = "debian-12", .vcpus = 2, .memory_mib = 768, .network = Network::Tap, .user = "root"};
   const auto boot = [&](const std::string& name) {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "image.h"
 #include "vmtest/vm_test.h"
 
 namespace vmtest {
@@ -33,11 +34,8 @@ class Variable {
 class ForkTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    try {
-      (void)ImageChoice("tiny").resolve(Architecture::X86_64);
-    } catch (const Unsupported& reason) {
-      GTEST_SKIP() << reason.what();
-    }
+    testing::require_image("tiny");
+    if (IsSkipped()) return;
     mode_.emplace("VMTEST_FORK", "require");
   }
 

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "image.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/ledger.h"
@@ -89,11 +90,8 @@ std::vector<std::string> processes_of(const std::filesystem::path& home) {
 class KillTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    try {
-      (void)ImageChoice("tiny").resolve(Architecture::X86_64);
-    } catch (const Unsupported& reason) {
-      GTEST_SKIP() << reason.what();
-    }
+    testing::require_image("tiny");
+    if (IsSkipped()) return;
     const char* given = std::getenv("VMTEST_KILL_SEED");
     const unsigned seed = given != nullptr ? static_cast<unsigned>(std::stoul(given)) : std::random_device{}();
     std::printf("seed %u (VMTEST_KILL_SEED repeats it)\n", seed);
@@ -232,11 +230,8 @@ TEST_F(KillTest, KilledPublisherLeavesNoHalfTemplate) {
 }
 
 TEST_F(KillTest, NothingOutlivesTheTestProcessDuringSftp) {
-  try {
-    (void)ImageChoice("debian-12").resolve(Architecture::X86_64);
-  } catch (const Unsupported& reason) {
-    GTEST_SKIP() << reason.what();
-  }
+  testing::require_image("debian-12");
+  if (IsSkipped()) return;
   // A boot has nothing to do with it: the user's template is continued, or made.
   std::filesystem::create_directories(cache_dir());
   std::filesystem::create_directory_symlink(cache_dir(), home_ / "cache");
