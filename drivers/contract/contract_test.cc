@@ -109,6 +109,7 @@ TEST_P(DriverContract, EveryCapabilityHasAnAnswerWithAReason) {
 TEST_P(DriverContract, FacetsAreThereWhereTheyAreClaimed) {
   EXPECT_EQ(driver_->templates() != nullptr, driver_->support(Capability::Snapshot).supported());
   EXPECT_EQ(driver_->hotplug() != nullptr, driver_->support(Capability::DiskHotplug).supported());
+  EXPECT_EQ(driver_->migration() != nullptr, driver_->support(Capability::LiveMigration).supported());
 }
 
 TEST_P(DriverContract, PreparedVmHasItsFoldersAndNothingRuns) {
@@ -150,6 +151,36 @@ TEST_P(DriverContract, PausesOrSaysThatItCannot) {
     EXPECT_THROW((void)driver_->suspend(vm), Unsupported);
   }
   EXPECT_EQ(driver_->state(vm), VmState::Running);
+}
+
+TEST_P(DriverContract, MigratedVmRunsOn) {
+  MigrationFacet* migration = driver_->migration();
+  if (migration == nullptr) GTEST_SKIP() << driver_->support(Capability::LiveMigration).why;
+  const VmHandle vm = start();
+  std::optional<VmExit> told;
+  std::thread waiter([&] { told = driver_->wait_exit(vm, 20s); });
+  for (int time = 0; time < 2; ++time) {
+    (void)migration->migrate(vm, machine(), soon());
+    EXPECT_EQ(driver_->state(vm), VmState::Running);
+    EXPECT_EQ(driver_->wait_exit(vm, 0ms), std::nullopt);
+  }
+  crash(vm);
+  waiter.join();
+  ASSERT_TRUE(told) << "nobody was told of the end of the process that it runs in now";
+  EXPECT_FALSE(told->orderly) << told->how;
+}
+
+TEST_P(DriverContract, OnlyARunningVmIsMigrated) {
+  MigrationFacet* migration = driver_->migration();
+  if (migration == nullptr) GTEST_SKIP() << driver_->support(Capability::LiveMigration).why;
+  for (const VmState state : resting_states()) {
+    if (state == VmState::Running) continue;
+    const VmHandle vm = in(state);
+    const std::string why = failure_of([&] { (void)migration->migrate(vm, machine(), soon()); });
+    EXPECT_NE(why.find(to_string(state)), std::string::npos) << why;
+    EXPECT_EQ(driver_->state(vm), state);
+    driver_->destroy(vm);
+  }
 }
 
 TEST_P(DriverContract, StartsAgain) {

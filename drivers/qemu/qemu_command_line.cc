@@ -33,6 +33,10 @@ bool is_mac(const std::string& text) {
   return true;
 }
 
+std::string netdev_of(const NicConfig& nic, std::size_t index) {
+  return nic.hotplug_port ? hotplug_netdev(*nic.hotplug_port) : "net" + std::to_string(index);
+}
+
 /// Collects the arguments.
 class CommandLine {
  public:
@@ -50,7 +54,8 @@ class CommandLine {
     add_other_devices();
     if (!machine_.allow_reboot) add({"-no-reboot"});
     // What comes in is said by QMP.
-    if (!machine_.restore_from.empty()) add({"-incoming", "defer"});
+    if (!machine_.restore_from.empty() || paths_.awaits_guest) add({"-incoming", "defer"});
+    if (paths_.awaits_guest) add({"-S"});
     arguments_.insert(arguments_.end(), machine_.extra_arguments.begin(), machine_.extra_arguments.end());
     return std::move(arguments_);
   }
@@ -144,7 +149,7 @@ class CommandLine {
   }
 
   void add_nic(const NicConfig& nic, std::size_t index) {
-    const std::string netdev = nic.hotplug_port ? hotplug_netdev(*nic.hotplug_port) : "net" + std::to_string(index);
+    const std::string netdev = netdev_of(nic, index);
     const std::string id = nic.hotplug_port ? hotplug_nic(*nic.hotplug_port) : "nic" + std::to_string(index);
     std::string backend;
     if (nic.kind == NicKind::Tap) {
@@ -152,9 +157,8 @@ class CommandLine {
     } else {
       backend = "user,id=" + netdev;
       if (nic.kind == NicKind::Isolated) backend += ",restrict=on";
-      if (!forwarded_ && paths_.ssh_port != 0) {
+      if (paths_.ssh_port != 0 && netdev == forwarding_netdev(machine_)) {
         backend += ",hostfwd=tcp:127.0.0.1:" + std::to_string(paths_.ssh_port) + "-:22";
-        forwarded_ = true;
       }
     }
     // Without its boot ROM, which no guest of ours boots from: firmware would spend time on it.
@@ -176,7 +180,9 @@ class CommandLine {
     if (machine_.random_number_generator) add({"-device", "virtio-rng-pci,id=rng0"});
     if (machine_.memory_balloon) add({"-device", "virtio-balloon-pci,id=balloon0"});
     // Tells a guest that it was forked, so that its kernel reseeds its random numbers.
-    if (x86()) add({"-device", "vmgenid,id=generation0,guid=auto"});
+    if (x86()) {
+      add({"-device", "vmgenid,id=generation0,guid=" + (paths_.generation_id.empty() ? "auto" : paths_.generation_id)});
+    }
     if (machine_.vnc) {
       add({"-device", x86() ? "VGA,id=display0" : "virtio-gpu-pci,id=display0", "-vnc", "unix:" + socket(kVncSocket)});
     }
@@ -186,7 +192,6 @@ class CommandLine {
   const QemuPaths& paths_;
   std::vector<std::string> arguments_;
   int taps_ = 0;
-  bool forwarded_ = false;
 };
 
 }  // namespace
@@ -194,6 +199,13 @@ class CommandLine {
 std::string hotplug_bus(unsigned port) { return "port" + std::to_string(port); }
 std::string hotplug_netdev(unsigned port) { return "net-port" + std::to_string(port); }
 std::string hotplug_nic(unsigned port) { return "nic-port" + std::to_string(port); }
+
+std::optional<std::string> forwarding_netdev(const MachineConfig& machine) {
+  for (std::size_t i = 0; i < machine.nics.size(); ++i) {
+    if (machine.nics[i].kind != NicKind::Tap) return netdev_of(machine.nics[i], i);
+  }
+  return std::nullopt;
+}
 
 void require_valid(const DiskConfig& disk) {
   if (!is_word(disk.id)) throw Error("a disk's id must be letters, digits and '-', not \"" + disk.id + "\"");

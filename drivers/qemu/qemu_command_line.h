@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,10 @@ struct QemuPaths {
   std::filesystem::path runtime_dir;
   /// Port of 127.0.0.1 that leads to port 22 of the first user-mode card; 0 for none.
   std::uint16_t ssh_port = 0;
+  /// The VM generation id; a new one when empty.
+  std::string generation_id = {};
+  /// Whether a guest arrives from another QEMU: nothing runs until it has, and QMP says so.
+  bool awaits_guest = false;
 };
 
 /// Names of the files in those folders.
@@ -46,6 +51,8 @@ inline constexpr int kFirstTapDescriptor = 3;
 /// QEMU's names of the two halves of a card that is plugged into a port.
 [[nodiscard]] std::string hotplug_netdev(unsigned port);
 [[nodiscard]] std::string hotplug_nic(unsigned port);
+/// QEMU's name of the network that the SSH port is forwarded into; none when all cards are on TAPs.
+[[nodiscard]] std::optional<std::string> forwarding_netdev(const MachineConfig& machine);
 /// Throws Error for an id or serial number with characters it may not have.
 void require_valid(const DiskConfig& disk);
 /// Throws Error for a MAC address that is none.

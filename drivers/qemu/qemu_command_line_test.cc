@@ -70,6 +70,25 @@ TEST(QemuCommandLineTest, WholeDirectBoot) {
   EXPECT_EQ(qemu_command_line(machine, kPaths), expected);
 }
 
+TEST(QemuCommandLineTest, GuestThatArrivesKeepsItsGenerationAndRunsWhenItIsThere) {
+  QemuPaths paths = kPaths;
+  paths.generation_id = "5f0b9a30-1f4d-4c8e-9a43-0d7c1f1f4a11";
+  paths.awaits_guest = true;
+  const Words words = qemu_command_line({}, paths);
+  EXPECT_TRUE(has_option(words, "-device", "vmgenid,id=generation0,guid=5f0b9a30-1f4d-4c8e-9a43-0d7c1f1f4a11"));
+  EXPECT_TRUE(has_option(words, "-incoming", "defer"));
+  EXPECT_TRUE(has_word(words, "-S"));
+}
+
+TEST(QemuCommandLineTest, PortIsForwardedIntoTheFirstUserNetwork) {
+  MachineConfig machine;
+  EXPECT_EQ(forwarding_netdev(machine), std::nullopt);
+  machine.nics = {{.kind = NicKind::Tap}, {.kind = NicKind::User}, {.kind = NicKind::User}};
+  EXPECT_EQ(forwarding_netdev(machine), "net1");
+  machine.nics = {{.kind = NicKind::User, .hotplug_port = 3}};
+  EXPECT_EQ(forwarding_netdev(machine), "net-port3");
+}
+
 TEST(QemuCommandLineTest, WholeUefiBootWithEverything) {
   MachineConfig machine;
   machine.accelerator = Accelerator::Kvm;

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <map>
 #include <thread>
 
 #include "failure.h"
@@ -102,6 +103,57 @@ TEST_F(QemuDriverTest, MonitorDeliversEventsAndTakesDescriptors) {
   monitor->pass_descriptor("pipe", pipe.write_end.get(), deadline);
   EXPECT_NO_THROW(monitor->execute("closefd", {{"fdname", "pipe"}}, deadline));
   EXPECT_THROW(monitor->execute("closefd", {{"fdname", "pipe"}}, deadline), QmpError);
+}
+
+TEST_F(QemuDriverTest, MigratedVmHasItsPlacesAndPortAgain) {
+  const VmHandle& vm = start();
+  const pid_t first = qemu_pid();
+  const MigrationReport report = driver_.migration()->migrate(vm, machine(), soon());
+  EXPECT_GT(report.memory_bytes, 0U);
+  EXPECT_LE(report.downtime, report.total);
+  const pid_t second = qemu_pid();
+  EXPECT_NE(first, second);
+  EXPECT_FALSE(process_start_time(first)) << "two QEMUs have the VM's disks";
+  EXPECT_FALSE(port_is_free(vm.ssh_port));
+  for (const char* socket : {"qmp.sock", "qmp-cli.sock", "console.sock"}) EXPECT_TRUE(connect_unix(vm.runtime_dir / socket));
+  std::size_t folders = 0;
+  for (const auto& entry : fs::directory_iterator(vm.runtime_dir)) folders += entry.is_directory() ? 1 : 0;
+  EXPECT_EQ(folders, 0U);
+  EXPECT_NE(read_file(vm.work_dir / "command_line.txt").find("-incoming"), std::string::npos);
+}
+
+TEST_F(QemuDriverTest, GuestThatCannotArriveGoesOnWhereItWas) {
+  const VmHandle& vm = start();
+  const pid_t qemu = qemu_pid();
+  MachineConfig other = machine();
+  other.memory_mib *= 2;
+  const std::string why = failure_of([&] { (void)driver_.migration()->migrate(vm, other, soon()); });
+  EXPECT_NE(why.find("cannot migrate VM \"probe\""), std::string::npos) << why;
+  EXPECT_NE(why.find("ram0"), std::string::npos) << "the second QEMU's own words: " << why;
+  const auto monitor = QmpClient::connect(vm.runtime_dir / "qmp-cli.sock", soon());
+  EXPECT_EQ(monitor->execute("query-status", soon()).at("status"), "running");
+  EXPECT_EQ(SupervisorConnection::connect(vm.supervisor_socket())->status().processes,
+            (std::map<std::string, pid_t>{{"qemu", qemu}}));
+  EXPECT_EQ(driver_.state(vm), VmState::Running);
+  (void)driver_.migration()->migrate(vm, machine(), soon());
+  EXPECT_NE(qemu_pid(), qemu);
+}
+
+TEST_F(QemuDriverTest, MigrationThatHasNoTimeLeavesTheVmAsItIs) {
+  const VmHandle& vm = start();
+  const pid_t qemu = qemu_pid();
+  EXPECT_THROW((void)driver_.migration()->migrate(vm, machine(), Deadline::after(milliseconds(0))), Timeout);
+  EXPECT_EQ(driver_.state(vm), VmState::Running);
+  EXPECT_EQ(SupervisorConnection::connect(vm.supervisor_socket())->status().processes,
+            (std::map<std::string, pid_t>{{"qemu", qemu}}));
+}
+
+TEST_F(QemuDriverTest, MachineThatSharesItsMemoryIsNotMigrated) {
+  const VmHandle& vm = start();
+  MachineConfig shared = machine();
+  shared.memory_file = MemoryFile{folder_.path() / "memory", MemoryFile::Mapping::Shared};
+  EXPECT_THROW((void)driver_.migration()->migrate(vm, shared, soon()), Unsupported);
+  EXPECT_EQ(driver_.state(vm), VmState::Running);
 }
 
 TEST_F(QemuDriverTest, LargeRepliesOfTheMonitorArriveWhole) {

@@ -49,6 +49,7 @@ Support QemuDriver::support(Capability capability) const {
     case Capability::Restore:
     case Capability::DiskHotplug:
     case Capability::NetworkHotplug:
+    case Capability::LiveMigration:
     case Capability::Graphics:
       return supported();
     case Capability::Tap:
@@ -85,8 +86,6 @@ Support QemuDriver::support(Capability capability) const {
       return not_built("by virtiofsd and vhost-user-fs-pci");
     case Capability::ReadOnlyShare:
       return not_built("by virtiofsd and vhost-user-fs-pci");
-    case Capability::LiveMigration:
-      return not_built("by migrate");
     case Capability::Counters:
       return not_built("by query-stats and query-blockstats");
     case Capability::Vfio:

@@ -3,11 +3,11 @@
 
 #include <fcntl.h>
 
-#include <thread>
 #include <utility>
 
 #include "file_identity.h"
 #include "qemu_command_line.h"
+#include "qemu_migration.h"
 #include "qemu_vm.h"
 #include "state_rules.h"
 #include "vmtest/error.h"
@@ -24,43 +24,20 @@ using nlohmann::json;
 
 /// A device state is below a megabyte: it is written and read in tens of milliseconds on an idle host.
 constexpr std::chrono::seconds kRestoreTime{60};
-/// QEMU tells nobody when a migration is over unless asked: this is how often we ask.
-constexpr std::chrono::microseconds kMigrationPoll{500};
 /// A QEMU that was told to quit.
 constexpr std::chrono::seconds kQuitTime{20};
-/// Bytes a second.
-constexpr std::int64_t kUnlimited = std::int64_t{1} << 40;
 /// Where QEMU's firmware and boot ROMs are in Debian's packages. A template saved with one does not go on with another.
 constexpr const char* kFirmwareFolders[] = {"/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe/qemu"};
 
-/// Waits for the end of a migration in either direction. An incoming one that fails ends QEMU, which execute() reports.
-void wait_migrated(QmpClient& qemu, const char* what, const Deadline& deadline) {
-  for (;;) {
-    const json state = qemu.execute("query-migrate", deadline);
-    const std::string status = state.value("status", "none");
-    if (status == "completed") return;
-    if (status == "failed" || status == "cancelled") throw Error(std::string(what) + ": " + state.value("error-desc", status));
-    if (deadline.expired()) throw Timeout(std::string(what) + ": it is " + status);
-    std::this_thread::sleep_for(kMigrationPoll);
-  }
-}
-
-void leave_shared_memory_out(QmpClient& qemu, const Deadline& deadline) {
-  const json capability = {{"capability", "x-ignore-shared"}, {"state", true}};
-  qemu.execute("migrate-set-capabilities", {{"capabilities", json::array({capability})}}, deadline);
-}
-
 /// Writes device state, and the memory that is in no shared file, through a descriptor: QEMU's sandbox lets it start nobody.
 void write_state(QmpClient& qemu, const fs::path& state_file, const Deadline& deadline) {
-  leave_shared_memory_out(qemu, deadline);
-  // A file takes it as fast as it comes.
-  qemu.execute("migrate-set-parameters", {{"max-bandwidth", kUnlimited}}, deadline);
+  prepare_to_send(qemu, SharedMemory::LeftOut, deadline);
   {
     const FileDescriptor state = open_file(state_file, O_WRONLY | O_CREAT | O_EXCL, 0600);
     qemu.pass_descriptor("state", state.get(), deadline);
   }
   qemu.execute("migrate", {{"uri", "fd:state"}}, deadline);
-  wait_migrated(qemu, "the state is not written", deadline);
+  (void)wait_migrated(qemu, "the state is not written", deadline);
 }
 
 /// The name of the block node that a disk's device writes to at present.
@@ -78,13 +55,13 @@ std::string top_node(const json& blocks, const std::string& disk) {
 void QemuVm::restore(QmpClient& qemu, const fs::path& state_file) {
   const Deadline deadline = Deadline::after(kRestoreTime);
   with_context("cannot continue from " + state_file.string(), [&] {
-    leave_shared_memory_out(qemu, deadline);
+    set_shared_memory(qemu, SharedMemory::LeftOut, deadline);
     {
       const FileDescriptor state = open_file(state_file, O_RDONLY);
       qemu.pass_descriptor("state", state.get(), deadline);
     }
     qemu.execute("migrate-incoming", {{"uri", "fd:state"}}, deadline);
-    wait_migrated(qemu, "the device state is not taken", deadline);
+    (void)wait_migrated(qemu, "the device state is not taken", deadline);
     // Disks are opened for writing only now: one that is in use elsewhere shows here.
     qemu.execute("cont", deadline);
   });

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "qemu_command_line.h"
 #include "vmtest/error.h"
 #include "vmtest/host/process.h"
 #include "vmtest/host/text.h"
@@ -46,18 +45,26 @@ VmState state_of_run_state(const std::string& run_state) {
 QemuVm::QemuVm(VmHandle handle, std::shared_ptr<SupervisorConnection> supervisor, Owner owner)
     : SupervisedVm(std::move(handle), std::move(supervisor), owner, {"qemu", "QEMU"}) {}
 
-void QemuVm::launch(const MachineConfig& config) {
-  const std::string program = qemu_program(config.architecture);
+SupervisedProcess QemuVm::describe(const MachineConfig& machine, QemuPaths paths) const {
+  const std::string program = qemu_program(machine.architecture);
   const auto found = find_program(program);
   if (!found) {
-    throw Error(program + " is not in PATH; get it with: apt-get install " + qemu_package(config.architecture));
+    throw Error(program + " is not in PATH; get it with: apt-get install " + qemu_package(machine.architecture));
   }
+  paths.program = *found;
+  paths.vm_name = handle().name;
   SupervisedProcess process;
-  process.argv = qemu_command_line(config, {*found, handle().name, handle().work_dir, handle().runtime_dir, handle().ssh_port});
+  process.argv = qemu_command_line(machine, paths);
   process.log_file = "qemu.log";
   const auto taps =
-      std::count_if(config.nics.begin(), config.nics.end(), [](const NicConfig& nic) { return nic.kind == NicKind::Tap; });
+      std::count_if(machine.nics.begin(), machine.nics.end(), [](const NicConfig& nic) { return nic.kind == NicKind::Tap; });
   for (int i = 0; i < taps; ++i) process.descriptors.emplace_back("tap" + std::to_string(i), kFirstTapDescriptor + i);
+  return process;
+}
+
+void QemuVm::launch(const MachineConfig& config) {
+  SupervisedProcess process =
+      describe(config, {.work_dir = handle().work_dir, .runtime_dir = handle().runtime_dir, .ssh_port = handle().ssh_port});
   {
     const std::lock_guard lock(mutex_);
     qmp_.reset();

@@ -6,8 +6,10 @@
 #include <mutex>
 #include <string>
 
+#include "qemu_command_line.h"
 #include "qmp_client.h"
 #include "supervised/supervised_vm.h"
+#include "vmtest/migration_facet.h"
 
 namespace vmtest {
 
@@ -43,6 +45,8 @@ class QemuVm final : public SupervisedVm {
                                        const std::map<std::string, std::filesystem::path>& overlays, const Deadline& deadline);
   /// Stops the guest, writes its device state to `state_file` and ends QEMU; memory that is shared with a file is left out.
   void freeze(const std::filesystem::path& state_file, const Deadline& deadline);
+  /// Moves the guest into another QEMU; see MigrationFacet.
+  MigrationReport migrate(const MachineConfig& machine, const Deadline& deadline);
   /// The connection to its monitor. Throws std::system_error when QEMU does not run.
   std::shared_ptr<QmpClient> qmp(const Deadline& deadline);
 
@@ -51,6 +55,8 @@ class QemuVm final : public SupervisedVm {
   VmExit judge(const SupervisedExit& exit, bool asked) override;
 
   nlohmann::json execute(const std::string& command);
+  /// The process that runs such a machine. `paths` lacks the program and this VM's name.
+  [[nodiscard]] SupervisedProcess describe(const MachineConfig& machine, QemuPaths paths) const;
   /// Gives a QEMU that waits for it the device state, and lets the guest go on.
   static void restore(QmpClient& qemu, const std::filesystem::path& state_file);
   [[nodiscard]] std::filesystem::path monitor_socket() const;

@@ -121,6 +121,10 @@ void RouterDriver::detach_disk(const VmHandle& vm, const DiskConfig& disk, const
 void RouterDriver::detach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) {
   hotplug_of(driver_of(vm)).detach_nic(vm, nic, deadline);
 }
+MigrationReport RouterDriver::migrate(const VmHandle& vm, const MachineConfig& machine, const Deadline& deadline) {
+  Driver& driver = driver_of(vm);
+  return require_facet(driver.migration(), driver, "migrate VMs").migrate(vm, machine, deadline);
+}
 std::unique_ptr<Guest> RouterDriver::connect_guest(const VmHandle& vm) {
   Driver& driver = driver_of(vm);
   return require_facet(driver.guests(), driver, "be entered but by SSH").connect_guest(vm);

@@ -38,7 +38,7 @@ SupervisedVm::SupervisedVm(VmHandle handle, std::shared_ptr<SupervisorConnection
 VmState SupervisedVm::state() { return state(Deadline::after(kAnswerTime)); }
 
 VmState SupervisedVm::state(const Deadline& deadline) {
-  if (continues_) return VmState::Suspended;
+  if (continues_) return meanwhile_;
   if (supervisor_->status().processes.count(program_.process) == 0) {
     return ended_state(std::chrono::milliseconds(0), VmState::Prepared);
   }
@@ -77,11 +77,7 @@ void SupervisedVm::spawn(SupervisedProcess process, const std::function<void()>&
     connect();
   } catch (const std::exception&) {
     // Most of the time it ended with a complaint about its command line, and that is the story.
-    signal(SIGKILL);
-    const auto exit = supervisor_->wait_exit(program_.process, kExitReportTime);
-    if (!exit || exit->status.signal == SIGKILL) throw;
-    throw Error(std::string(program_.title) + " ended at its start with " + to_string(exit->status) +
-                (exit->last_words.empty() ? "" : ", saying:\n") + indent(sanitize_console(exit->last_words), "  "));
+    give_up(program_.process, "at its start");
   }
 }
 
@@ -99,7 +95,42 @@ void SupervisedVm::continue_in_another_process(const std::function<void()>& end,
   }
 }
 
+void SupervisedVm::move_to_second_process(SupervisedProcess second, const std::function<void(const AwaitUp& await_up)>& move,
+                                          const std::function<void()>& end_first) {
+  second.name = std::string(program_.process) + "-next";
+  const pid_t pid = supervisor_->spawn(second);
+  const auto process = std::make_shared<FileDescriptor>(supervisor::try_open_pidfd(pid));
+  try {
+    move([&](const std::function<bool()>& is_up) {
+      await(is_up, [&] { return wait_readable(process->get(), Deadline::after(kLaunchPoll)); });
+    });
+  } catch (const std::exception&) {
+    give_up(second.name, "while the guest was on its way to it");
+  }
+  meanwhile_ = VmState::Running;
+  continues_ = true;
+  try {
+    end_first();
+    if (!supervisor_->wait_exit(program_.process, kEndTime)) {
+      signal(SIGKILL);  // two processes with one guest's disks must not be
+      (void)supervisor_->wait_exit(program_.process, kEndTime);
+    }
+    supervisor_->rename(second.name, program_.process);
+    write_file(handle_.work_dir / "command_line.txt", format_command(second.argv) + "\n", 0600);
+    const std::lock_guard lock(mutex_);
+    process_ = process;
+  } catch (...) {
+    continues_ = false;
+    throw;
+  }
+  continues_ = false;
+}
+
 void SupervisedVm::await_up(const std::function<bool()>& is_up) {
+  await(is_up, [&] { return wait_exit(kLaunchPoll).has_value(); });
+}
+
+void SupervisedVm::await(const std::function<bool()>& is_up, const std::function<bool()>& has_ended) const {
   const Deadline deadline = Deadline::after(kLaunchTime);
   for (;;) {
     try {
@@ -107,11 +138,19 @@ void SupervisedVm::await_up(const std::function<bool()>& is_up) {
     } catch (const std::system_error& error) {
       if (!is_absent(error)) throw Error(std::string("cannot connect to ") + program_.title + ": " + error.what());
     }
-    if (wait_exit(kLaunchPoll)) throw Error(std::string(program_.title) + " ended at its start");
+    if (has_ended()) throw Error(std::string(program_.title) + " ended at its start");
     if (deadline.expired()) {
       throw Timeout(std::string(program_.title) + " was not up within " + std::to_string(kLaunchTime.count()) + " s");
     }
   }
+}
+
+void SupervisedVm::give_up(const std::string& process, const std::string& when) {
+  supervisor_->signal(process, SIGKILL);
+  const auto exit = supervisor_->wait_exit(process, kExitReportTime);
+  if (!exit || exit->status.signal == SIGKILL) throw;
+  throw Error(std::string(program_.title) + " ended " + when + " with " + to_string(exit->status) +
+              (exit->last_words.empty() ? "" : ", saying:\n") + indent(sanitize_console(exit->last_words), "  "));
 }
 
 std::shared_ptr<FileDescriptor> SupervisedVm::process() {
@@ -136,7 +175,7 @@ std::optional<VmExit> SupervisedVm::wait_exit(std::chrono::milliseconds timeout)
   auto running = process();
   for (;; running = process()) {
     if (running && !wait_readable(running->get(), deadline)) return std::nullopt;
-    if (!continues_) break;
+    if (!continues_ && running == process()) break;
     if (deadline.expired()) return std::nullopt;
     std::this_thread::sleep_for(std::min<std::chrono::milliseconds>(kContinuePoll, deadline.remaining()));
   }

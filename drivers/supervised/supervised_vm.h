@@ -73,6 +73,12 @@ class SupervisedVm {
   /// Ends the process by `end` in order to continue in another one, which `go_on` spawns: until then nobody is told of an end.
   /// When either throws, the VM is what its process is. Throws Timeout when the first one does not end.
   void continue_in_another_process(const std::function<void()>& end, const std::function<void()>& go_on);
+  /// Starts a second process beside the first, and ends the first by `end_first` once `move` has brought the guest over: nobody
+  /// is told of an end. `move` is given what waits for the second process as await_up() does. When `move` throws, the second
+  /// process ends and the VM is what the first one is; if it had ended by itself, its last words are the error.
+  using AwaitUp = std::function<void(const std::function<bool()>& is_up)>;
+  void move_to_second_process(SupervisedProcess second, const std::function<void(const AwaitUp& await_up)>& move,
+                              const std::function<void()>& end_first);
   /// Asks until the process is up, as long as it lives. That nobody listens yet, as a std::system_error says, means no.
   void await_up(const std::function<bool()>& is_up);
 
@@ -80,7 +86,11 @@ class SupervisedVm {
   /// Readable when the hypervisor has ended; none when it was never started or is gone for good. Waiting on it holds up nobody,
   /// while waiting for the supervisor's word would hold up other threads' requests to it.
   std::shared_ptr<FileDescriptor> process();
+  void await(const std::function<bool()>& is_up, const std::function<bool()>& has_ended) const;
   void forget_asked();
+  /// In a handler: ends a process that did not do what was expected. Throws its last words if it had ended by itself, else what
+  /// is being handled.
+  [[noreturn]] void give_up(const std::string& process, const std::string& when);
   [[nodiscard]] std::filesystem::path asked_file() const { return handle_.work_dir / "stop-asked"; }
   [[nodiscard]] VmState ended_state(std::chrono::milliseconds timeout, VmState otherwise);
 
@@ -92,6 +102,8 @@ class SupervisedVm {
   std::atomic<bool> asked_ = false;
   /// The process is ending or has ended, and another one is about to take its place.
   std::atomic<bool> continues_ = false;
+  /// What the VM is then.
+  std::atomic<VmState> meanwhile_ = VmState::Suspended;
   std::mutex mutex_;
   /// Guarded by mutex_. Shared with calls that are under way when the hypervisor is started anew.
   std::shared_ptr<FileDescriptor> process_;

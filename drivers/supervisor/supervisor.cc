@@ -167,6 +167,7 @@ json Supervisor::answer(Connection& connection, const json& request) {
   const std::string op = request.at("op");
   if (op == "status") return status();
   if (op == "spawn") return spawn(request);
+  if (op == "rename") return rename(request.at("from"), request.at("to"));
   if (op == "hold") {
     FileDescriptor fd = connection.lines.take_descriptor();
     if (!fd) throw Error("no descriptor came with the request");
@@ -223,6 +224,17 @@ json Supervisor::spawn(const json& request) {
   const pid_t pid = child.process.pid();
   children_[name] = std::move(child);
   return {{"ok", true}, {"pid", pid}};
+}
+
+json Supervisor::rename(const std::string& from, const std::string& to) {
+  const auto old = children_.find(to);
+  if (old != children_.end() && !old->second.status) throw Error("process \"" + to + "\" is running still");
+  auto child = children_.extract(from);
+  if (child.empty()) throw Error("no process \"" + from + "\"");
+  children_.erase(to);
+  child.key() = to;
+  children_.insert(std::move(child));
+  return {{"ok", true}};
 }
 
 json Supervisor::status() const {

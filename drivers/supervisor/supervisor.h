@@ -62,6 +62,8 @@ class Supervisor {
   void serve(Connection& connection);
   nlohmann::json answer(Connection& connection, const nlohmann::json& request);
   nlohmann::json spawn(const nlohmann::json& request);
+  /// Gives a process the name of one that has ended.
+  nlohmann::json rename(const std::string& from, const std::string& to);
   nlohmann::json status() const;
   nlohmann::json exit_event(const std::string& name) const;
   void reap();

@@ -183,6 +183,22 @@ pid_t SupervisorConnection::spawn(const SupervisedProcess& process) {
   return pid;
 }
 
+void SupervisorConnection::rename(const std::string& process, const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  (void)request(json{{"op", "rename"}, {"from", process}, {"to", name}}.dump());
+  incoming_->exits.erase(name);
+  incoming_->started.erase(name);
+  if (auto started = incoming_->started.extract(process)) {
+    started.key() = name;
+    incoming_->started.insert(std::move(started));
+  }
+  if (auto exit = incoming_->exits.extract(process)) {
+    exit.key() = name;
+    exit.mapped().report.name = name;
+    incoming_->exits.insert(std::move(exit));
+  }
+}
+
 void SupervisorConnection::signal(const std::string& process, int number) {
   const std::lock_guard lock(mutex_);
   (void)request(json{{"op", "signal"}, {"name", process}, {"signal", number}}.dump());

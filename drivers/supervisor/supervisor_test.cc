@@ -50,6 +50,48 @@ TEST_F(SupervisorTest, ExitCodeArrivesWithLastWords) {
   EXPECT_EQ(exit->last_words, "to stdout\nto stderr");
 }
 
+TEST_F(SupervisorTest, ProcessTakesTheNameOfOneThatHasEnded) {
+  const auto vm = start();
+  vm->spawn(shell("exit 3"));
+  SupervisedProcess next = shell("exec sleep 60");
+  next.name = "next";
+  const pid_t pid = vm->spawn(next);
+  ASSERT_TRUE(vm->wait_exit("hypervisor", 20s));
+  vm->rename("next", "hypervisor");
+  EXPECT_EQ(vm->status().processes, (std::map<std::string, pid_t>{{"hypervisor", pid}}));
+  EXPECT_EQ(vm->wait_exit("hypervisor", 0ms), std::nullopt) << "of the one that had the name before";
+  vm->signal("hypervisor", SIGTERM);
+  const auto exit = vm->wait_exit("hypervisor", 20s);
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->name, "hypervisor");
+}
+
+TEST_F(SupervisorTest, NameOfARunningProcessIsNotTaken) {
+  const auto vm = start();
+  const pid_t first = vm->spawn(shell("exec sleep 60"));
+  SupervisedProcess next = shell("exec sleep 60");
+  next.name = "next";
+  const pid_t second = vm->spawn(next);
+  EXPECT_THROW(vm->rename("next", "hypervisor"), Error);
+  EXPECT_THROW(vm->rename("nobody", "other"), Error);
+  EXPECT_EQ(vm->status().processes, (std::map<std::string, pid_t>{{"hypervisor", first}, {"next", second}}));
+}
+
+TEST_F(SupervisorTest, EndBeforeARenameIsToldUnderTheNewName) {
+  const auto vm = start();
+  vm->spawn(shell("exit 3"));
+  SupervisedProcess next = shell("exit 4");
+  next.name = "next";
+  vm->spawn(next);
+  ASSERT_TRUE(vm->wait_exit("hypervisor", 20s));
+  ASSERT_TRUE(vm->wait_exit("next", 20s));
+  vm->rename("next", "hypervisor");
+  const auto exit = vm->wait_exit("hypervisor", 20s);
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->name, "hypervisor");
+  EXPECT_EQ(exit->status, (ExitStatus{4, 0}));
+}
+
 TEST_F(SupervisorTest, EpilogueIsOverWhenTheEndIsTold) {
   const auto vm = start();
   SupervisedProcess process = shell("exit 3");

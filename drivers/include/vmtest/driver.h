@@ -12,6 +12,7 @@
 #include "vmtest/guest_facet.h"
 #include "vmtest/hotplug_facet.h"
 #include "vmtest/machine_config.h"
+#include "vmtest/migration_facet.h"
 #include "vmtest/template_facet.h"
 #include "vmtest/vm_handle.h"
 
@@ -89,6 +90,8 @@ class Driver {
   [[nodiscard]] virtual TemplateFacet* templates() { return nullptr; }
   /// Devices that come and go; null when this driver has none such. Owned by the driver.
   [[nodiscard]] virtual HotplugFacet* hotplug() { return nullptr; }
+  /// Moving guests into another process of the hypervisor while they run; null when this driver does not. Owned by the driver.
+  [[nodiscard]] virtual MigrationFacet* migration() { return nullptr; }
   /// A way into the guests; null when that is SSH. Owned by the driver.
   [[nodiscard]] virtual GuestFacet* guests() { return nullptr; }
 };

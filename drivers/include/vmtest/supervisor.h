@@ -82,6 +82,8 @@ class SupervisorConnection {
   void hold(const std::string& name, int fd);
   /// Starts a process and returns its pid. Throws Error when it cannot be executed.
   pid_t spawn(const SupervisedProcess& process);
+  /// Gives a process the name of another one that has ended, whose end is forgotten. Throws Error when that one runs.
+  void rename(const std::string& process, const std::string& name);
   /// Signals a process' group; does nothing when it has ended.
   void signal(const std::string& process, int number);
   /// Waits up to `timeout` for the end of a process and returns how it ended; empty while it runs or has not been started.
