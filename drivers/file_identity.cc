@@ -34,7 +34,9 @@ std::string identity_of_folder(const fs::path& folder) {
 std::string identity_of_processor() {
   const std::string text = read_file("/proc/cpuinfo");
   std::string found;
-  for (const char* field : {"model name", "flags", "microcode"}) {
+  // The first processor's, as x86 and arm name them.
+  for (const char* field :
+       {"model name", "flags", "microcode", "Features", "CPU implementer", "CPU variant", "CPU part", "CPU revision"}) {
     const std::size_t at = text.find(std::string("\n") + field);
     if (at != std::string::npos) found += text.substr(at + 1, text.find('\n', at + 1) - at);
   }

@@ -12,10 +12,13 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <functional>
 #include <map>
 #include <thread>
 
 #include "failure.h"
+#include "qemu_command_line.h"
+#include "qemu_migration.h"
 #include "qmp_client.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
@@ -103,6 +106,77 @@ TEST_F(QemuDriverTest, MonitorDeliversEventsAndTakesDescriptors) {
   monitor->pass_descriptor("pipe", pipe.write_end.get(), deadline);
   EXPECT_NO_THROW(monitor->execute("closefd", {{"fdname", "pipe"}}, deadline));
   EXPECT_THROW(monitor->execute("closefd", {{"fdname", "pipe"}}, deadline), QmpError);
+}
+
+TEST_F(QemuDriverTest, CheckpointThatCannotBeWrittenLeavesTheGuestRunning) {
+  const VmHandle& vm = start();
+  const std::string why =
+      failure_of([&] { (void)driver_.templates()->checkpoint(vm, folder_.path() / "no-such-folder/state", {}, soon()); });
+  EXPECT_NE(why.find("no-such-folder"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(vm), VmState::Running);
+  (void)driver_.templates()->checkpoint(vm, folder_.path() / "state", {}, soon());
+  EXPECT_EQ(driver_.state(vm), VmState::Running);
+}
+
+TEST_F(QemuDriverTest, MigrationThatIsCalledOffHaltsNothingLater) {
+  const VmHandle& vm = start();
+  const auto qemu = QmpClient::connect(vm.runtime_dir / "qmp-cli.sock", soon());
+  // Whose other end nobody reads.
+  const auto [ours, theirs] = make_socket_pair();
+  qemu->pass_descriptor("state", theirs.get(), soon());
+  prepare_to_send(*qemu, SharedMemory::Sent, soon());
+  qemu->execute("migrate", {{"uri", "fd:state"}}, soon());
+  const std::string status = qemu->execute("query-migrate", soon()).at("status");
+  ASSERT_TRUE(status == "setup" || status == "active") << status;
+  call_off(*qemu, soon());
+  EXPECT_EQ(qemu->execute("query-migrate", soon()).at("status"), "cancelled");
+  EXPECT_EQ(driver_.state(vm), VmState::Running);
+  (void)driver_.templates()->checkpoint(vm, folder_.path() / "state", {}, soon());
+  EXPECT_EQ(driver_.state(vm), VmState::Running);
+}
+
+TEST_F(QemuDriverTest, FingerprintChangesWithWhatTheGuestDependsOn) {
+  TemplateFacet& templates = *driver_.templates();
+  // A QEMU of our own, with ROMs beside it.
+  const fs::path bin = folder_.path() / "usr/bin";
+  const fs::path rom = folder_.path() / "usr/share/qemu/rom.bin";
+  fs::create_directories(bin);
+  fs::create_directories(rom.parent_path());
+  const std::string program = qemu_program(host_architecture());
+  write_file(bin / program, "a QEMU", 0700);
+  write_file(rom, "a ROM");
+  const std::string path = std::getenv("PATH");
+  ::setenv("PATH", (bin.string() + ":" + path).c_str(), 1);
+  MachineConfig machine = this->machine();
+  machine.boot = BootMode::Uefi;
+  machine.kernel = folder_.path() / "kernel";
+  machine.initramfs = folder_.path() / "initramfs";
+  machine.uefi = UefiFirmware{folder_.path() / "code.fd", folder_.path() / "variables.fd"};
+  const std::vector<fs::path> files = {machine.kernel, machine.initramfs, machine.uefi->code, machine.uefi->variables, rom,
+                                       bin / program};
+  for (std::size_t i = 0; i + 2 < files.size(); ++i) write_file(files[i], "before");
+  std::string before = templates.fingerprint(machine);
+  EXPECT_EQ(templates.fingerprint(machine), before);
+  for (const fs::path& file : files) {
+    write_file(file, "after it was upgraded", 0700);
+    const std::string after = templates.fingerprint(machine);
+    EXPECT_NE(after, before) << file;
+    before = after;
+  }
+  const std::vector<std::function<void(MachineConfig&)>> changes = {
+      [](MachineConfig& other) { other.memory_mib *= 2; },         [](MachineConfig& other) { ++other.vcpus; },
+      [](MachineConfig& other) { other.cpu_model = "qemu64"; },    [](MachineConfig& other) { other.memory_balloon = true; },
+      [](MachineConfig& other) { other.boot = BootMode::Direct; }, [](MachineConfig& other) { other.smbios_serial = "1"; }};
+  for (const auto& change : changes) {
+    MachineConfig other = machine;
+    change(other);
+    EXPECT_NE(templates.fingerprint(other), before);
+  }
+  // Names and places of this VM are not what the guest depends on.
+  MachineConfig same = machine;
+  same.nics.front().mac_address = "52:54:00:00:00:01";
+  EXPECT_EQ(templates.fingerprint(same), before);
+  ::setenv("PATH", path.c_str(), 1);
 }
 
 TEST_F(QemuDriverTest, MigratedVmHasItsPlacesAndPortAgain) {

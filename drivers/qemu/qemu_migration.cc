@@ -50,29 +50,26 @@ class PassingFolder {
   fs::path path_;
 };
 
-/// Has the guest go on in a QEMU that was to send it away, when nobody else runs it.
-void go_on(QmpClient& source) {
-  const Deadline deadline = Deadline::after(kGoOnTime);
-  source.execute("migrate_cancel", deadline);
-  for (;;) {
-    const std::string status = status_of(source.execute("query-migrate", deadline));
-    if (status == "none" || status == "completed" || status == "failed" || status == "cancelled") break;
-    if (deadline.expired()) throw Timeout("a migration that was called off is " + status);
-    std::this_thread::sleep_for(kMigrationPoll);
-  }
-  if (!source.execute("query-status", deadline).at("running")) source.execute("cont", deadline);
-}
-
 }  // namespace
 
 void set_shared_memory(QmpClient& qemu, SharedMemory memory, const Deadline& deadline) {
-  const json capability = {{"capability", "x-ignore-shared"}, {"state", memory == SharedMemory::LeftOut}};
+  const json capability = {{"capability", kIgnoreShared}, {"state", memory == SharedMemory::LeftOut}};
   qemu.execute("migrate-set-capabilities", {{"capabilities", json::array({capability})}}, deadline);
 }
 
 void prepare_to_send(QmpClient& qemu, SharedMemory memory, const Deadline& deadline) {
   set_shared_memory(qemu, memory, deadline);
   qemu.execute("migrate-set-parameters", {{"max-bandwidth", kUnlimited}}, deadline);
+}
+
+void call_off(QmpClient& qemu, const Deadline& deadline) {
+  qemu.execute("migrate_cancel", deadline);
+  for (;;) {
+    const std::string status = status_of(qemu.execute("query-migrate", deadline));
+    if (status == "none" || status == "completed" || status == "failed" || status == "cancelled") return;
+    if (deadline.expired()) throw Timeout("a migration that was called off is " + status);
+    std::this_thread::sleep_for(kMigrationPoll);
+  }
 }
 
 json wait_migrated(QmpClient& qemu, const char* what, const Deadline& deadline) {
@@ -133,7 +130,11 @@ MigrationReport QemuVm::migrate(const MachineConfig& machine, const Deadline& de
           }
         });
   } catch (...) {
-    if (!moved && source->broken().empty()) go_on(*source);
+    if (!moved && source->broken().empty()) {
+      const Deadline soon = Deadline::after(kGoOnTime);
+      call_off(*source, soon);
+      source->execute("cont", soon);
+    }
     throw;
   }
   folder.move_sockets_to(handle().runtime_dir);

@@ -3,6 +3,8 @@
 
 #include <fcntl.h>
 
+#include <fstream>
+#include <string>
 #include <utility>
 
 #include "file_identity.h"
@@ -30,14 +32,23 @@ constexpr std::chrono::seconds kQuitTime{20};
 constexpr const char* kFirmwareFolders[] = {"/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe/qemu"};
 
 /// Writes device state, and the memory that is in no shared file, through a descriptor: QEMU's sandbox lets it start nobody.
-void write_state(QmpClient& qemu, const fs::path& state_file, const Deadline& deadline) {
-  prepare_to_send(qemu, SharedMemory::LeftOut, deadline);
+void write_state(QmpClient& qemu, const fs::path& state_file, SharedMemory memory, const Deadline& deadline) {
+  prepare_to_send(qemu, memory, deadline);
   {
     const FileDescriptor state = open_file(state_file, O_WRONLY | O_CREAT | O_EXCL, 0600);
     qemu.pass_descriptor("state", state.get(), deadline);
   }
   qemu.execute("migrate", {{"uri", "fd:state"}}, deadline);
   (void)wait_migrated(qemu, "the state is not written", deadline);
+}
+
+/// Whether a state was written without shared memory: its configuration section, which comes first, names the capability.
+SharedMemory shared_memory_of(const fs::path& state_file) {
+  constexpr std::size_t kHead = 4096;
+  std::string head(kHead, '\0');
+  std::ifstream stream(state_file, std::ios::binary);
+  stream.read(head.data(), static_cast<std::streamsize>(head.size()));
+  return head.find(kIgnoreShared) == std::string::npos ? SharedMemory::Sent : SharedMemory::LeftOut;
 }
 
 /// The name of the block node that a disk's device writes to at present.
@@ -55,7 +66,7 @@ std::string top_node(const json& blocks, const std::string& disk) {
 void QemuVm::restore(QmpClient& qemu, const fs::path& state_file) {
   const Deadline deadline = Deadline::after(kRestoreTime);
   with_context("cannot continue from " + state_file.string(), [&] {
-    set_shared_memory(qemu, SharedMemory::LeftOut, deadline);
+    set_shared_memory(qemu, shared_memory_of(state_file), deadline);
     {
       const FileDescriptor state = open_file(state_file, O_RDONLY);
       qemu.pass_descriptor("state", state.get(), deadline);
@@ -70,7 +81,7 @@ void QemuVm::restore(QmpClient& qemu, const fs::path& state_file) {
 void QemuVm::freeze(const fs::path& state_file, const Deadline& deadline) {
   const auto qemu = qmp(deadline);
   qemu->execute("stop", deadline);
-  write_state(*qemu, state_file, deadline);
+  write_state(*qemu, state_file, SharedMemory::LeftOut, deadline);
   mark_asked();
   try {
     qemu->execute("quit", deadline);
@@ -100,9 +111,13 @@ std::chrono::microseconds QemuVm::checkpoint(const fs::path& state_file, const s
       actions.push_back({{"type", "blockdev-snapshot-sync"}, {"data", arguments}});
     }
     if (!actions.empty()) qemu->execute("transaction", {{"actions", actions}}, deadline);
-    write_state(*qemu, state_file, deadline);
+    // The file goes on changing.
+    write_state(*qemu, state_file, SharedMemory::Sent, deadline);
   } catch (...) {
-    if (ran) qemu->execute("cont", Deadline::after(kQuitTime));
+    const Deadline soon = Deadline::after(kQuitTime);
+    // One that is under way would halt the guest at its end.
+    call_off(*qemu, soon);
+    if (ran) qemu->execute("cont", soon);
     throw;
   }
   if (ran) qemu->execute("cont", deadline);
@@ -132,7 +147,9 @@ std::string QemuDriver::fingerprint(const MachineConfig& machine) const {
   text += identity_of_file(fs::canonical(program));
   if (machine.accelerator == Accelerator::Kvm) text += identity_of_processor();
   for (const char* folder : kFirmwareFolders) text += identity_of_folder(folder);
-  if (machine.uefi) text += identity_of_file(machine.uefi->code);
+  // Of a QEMU that was not installed from a package.
+  text += identity_of_folder(fs::canonical(program).parent_path().parent_path() / "share/qemu");
+  if (machine.uefi) text += identity_of_file(machine.uefi->code) + identity_of_file(machine.uefi->variables);
   if (!machine.kernel.empty()) text += identity_of_file(machine.kernel);
   if (!machine.initramfs.empty()) text += identity_of_file(machine.initramfs);
   return text;

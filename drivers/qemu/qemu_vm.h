@@ -57,7 +57,7 @@ class QemuVm final : public SupervisedVm {
   nlohmann::json execute(const std::string& command);
   /// The process that runs such a machine. `paths` lacks the program and this VM's name.
   [[nodiscard]] SupervisedProcess describe(const MachineConfig& machine, QemuPaths paths) const;
-  /// Gives a QEMU that waits for it the device state, and lets the guest go on.
+  /// Gives a QEMU that waits for it the state, and lets the guest go on.
   static void restore(QmpClient& qemu, const std::filesystem::path& state_file);
   [[nodiscard]] std::filesystem::path monitor_socket() const;
 

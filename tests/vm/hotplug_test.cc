@@ -89,15 +89,28 @@ TEST_F(HotplugTest, RebootKeepsWhatIsPluggedIn) {
   EXPECT_EQ(vm().run(find).out, "kept");
 }
 
-TEST_F(HotplugTest, ForksAndSnapshotsHaveWhatWasPluggedInThen) {
-  if (!vm().forked()) GTEST_SKIP() << "the guest was booted and runs no agent: " << vm().boot_reason();
+class ForkedHotplugTest : public HotplugTest {
+ protected:
+  VmSpec spec() const override { return {.hotplug_ports = 3}; }
+};
+
+TEST_F(ForkedHotplugTest, ForksAndSnapshotsHaveWhatWasPluggedInThen) {
   const PluggedDevice disk = vm().attach_disk();
+  const PluggedDevice card = vm().attach_nic();
   vm().run("echo before | dd of=" + disk.name + " conv=notrunc && sync");
   vm().snapshot("with-disk");
   Vm child = vm().fork();
   child.run("echo child! | dd of=" + disk.name + " conv=notrunc && sync");
   vm().run("echo after! | dd of=" + disk.name + " conv=notrunc && sync");
   EXPECT_EQ(child.run("head -c 6 " + disk.name).out, "child!");
+  // What is plugged into the child is its own, beside what it has from its parent.
+  const PluggedDevice more = child.attach_disk();
+  EXPECT_NE(more.name, disk.name);
+  child.run("echo more | dd of=" + more.name + " conv=notrunc && sync");
+  child.run("ip link set " + card.name + " up");
+  const std::string lease = child.run("udhcpc -f -n -q -i " + card.name + " -s /bin/true 2>&1").out;
+  EXPECT_NE(lease.find("obtained"), std::string::npos) << lease;
+  child.detach(card);
   child.detach(disk);
   vm().detach(disk);
   wait_until_gone(disk.name);

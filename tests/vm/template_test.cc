@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 #include <thread>
 
@@ -35,6 +36,15 @@ class TemplateTest : public ForkTest {
     fs::create_directory_symlink(images, data_dir() / "images");
   }
   [[nodiscard]] static std::vector<TemplateInfo> templates() { return TemplateStore().list(); }
+  /// Gives a template a state that passes every check but QEMU's.
+  static void spoil(const TemplateInfo& tmpl) {
+    const fs::path staging = TemplateStore().make_staging("other");
+    for (const char* name : {"memory", "root.qcow2", "seed.iso", "id_ed25519", "host_key.pub"})
+      fs::copy_file(tmpl.folder / name, staging / name);
+    write_file(staging / "state", "no state of QEMU's", 0600);
+    ASSERT_TRUE(TemplateStore().remove(tmpl.key));
+    TemplateStore().publish(staging, tmpl);
+  }
 
   TemporaryDirectory folder_;
   std::optional<Variable> home_;
@@ -86,14 +96,7 @@ TEST_F(TemplateTest, DamagedTemplateIsMadeAnew) {
 
 TEST_F(TemplateTest, TemplateThatDoesNotContinueIsRemoved) {
   (void)Vm::boot();
-  // A state that passes every check but QEMU's.
-  const TemplateInfo tmpl = templates().at(0);
-  const fs::path staging = TemplateStore().make_staging("other");
-  for (const char* name : {"memory", "root.qcow2", "seed.iso", "id_ed25519", "host_key.pub"})
-    fs::copy_file(tmpl.folder / name, staging / name);
-  write_file(staging / "state", "no state of QEMU's", 0600);
-  ASSERT_TRUE(TemplateStore().remove(tmpl.key));
-  TemplateStore().publish(staging, tmpl);
+  spoil(templates().at(0));
   try {
     (void)Vm::boot();
     FAIL() << "it continued";
@@ -102,6 +105,53 @@ TEST_F(TemplateTest, TemplateThatDoesNotContinueIsRemoved) {
     EXPECT_NE(std::string(error.what()).find("which is removed"), std::string::npos) << error.what();
   }
   EXPECT_TRUE(templates().empty());
+}
+
+TEST_F(TemplateTest, BootsWhereNoVmContinues) {
+  const Variable mode("VMTEST_FORK", "auto");
+  (void)Vm::boot();
+  spoil(templates().at(0));
+  {
+    Vm vm = Vm::boot();
+    EXPECT_FALSE(vm.forked());
+    EXPECT_NE(vm.boot_reason().find("which is removed"), std::string::npos) << vm.boot_reason();
+    EXPECT_TRUE(vm.exec("true").ok());
+  }
+  EXPECT_TRUE(templates().empty());
+  (void)Vm::boot();
+  spoil(templates().at(0));
+  // The same where the template is what another one is to be prepared from.
+  VmOptions options;
+  options.preparation = Preparation{"one", [](Vm& guest) { return guest.exec("echo prepared > /root/file").ok(); }};
+  {
+    Vm vm = Vm::boot({}, options);
+    EXPECT_FALSE(vm.forked());
+    EXPECT_EQ(vm.run("cat /root/file").out, "prepared\n");
+  }
+  EXPECT_TRUE(templates().empty());
+  Vm vm = Vm::boot({}, options);
+  EXPECT_TRUE(vm.forked()) << vm.boot_reason();
+  EXPECT_EQ(vm.run("cat /root/file").out, "prepared\n");
+}
+
+TEST_F(TemplateTest, PreparationMayForkAndGoBack) {
+  VmOptions options;
+  options.preparation = Preparation{"forks", [](Vm& guest) {
+                                      guest.run("echo prepared > /dev/shm/file");
+                                      Vm child = guest.fork();
+                                      EXPECT_EQ(child.run("cat /dev/shm/file").out, "prepared\n");
+                                      guest.snapshot("prepared");
+                                      guest.run("echo later > /dev/shm/file");
+                                      guest.restore("prepared");
+                                      EXPECT_EQ(guest.run("cat /dev/shm/file").out, "prepared\n");
+                                      return true;
+                                    }};
+  for (int i = 0; i < 2; ++i) {
+    Vm vm = Vm::boot({}, options);
+    EXPECT_TRUE(vm.forked());
+    EXPECT_EQ(vm.run("cat /dev/shm/file").out, "prepared\n");
+    vm.run("echo mine > /dev/shm/file");
+  }
 }
 
 TEST_F(TemplateTest, BootsWhenForksAreOffOrForbidden) {
@@ -244,7 +294,8 @@ TEST_F(TemplateTest, FailedPreparationIsNamedAndLeavesEvidence) {
 
 TEST_F(TemplateTest, HundredForksLeaveNothingBehind) {
   const std::string name = "hundred-" + std::to_string(::getpid());
-  for (int i = 0; i < 100; ++i) (void)Vm::boot({.name = name});
+  std::set<std::uint16_t> ports;
+  for (int i = 0; i < 100; ++i) ports.insert(Vm::boot({.name = name}).ssh_port());
   {
     Vm vm = Vm::boot({.name = name});
     Vm child = vm.fork();
@@ -252,6 +303,20 @@ TEST_F(TemplateTest, HundredForksLeaveNothingBehind) {
   EXPECT_TRUE(fs::is_empty(data_dir() / "vms"));
   EXPECT_TRUE(fs::is_empty(runtime_dir()));
   for (const VmResources& vm : Ledger().admitted()) EXPECT_FALSE(vm.name.starts_with(name)) << vm.name;
+  // A name has the same port each time, unless another VM holds that.
+  EXPECT_LT(ports.size(), 20U);
+  const auto processes = [&] {
+    std::string found;
+    for (const auto& entry : fs::directory_iterator("/proc")) {
+      try {
+        const std::string command = read_file(entry.path() / "cmdline");
+        if (command.find(name) != std::string::npos) found += command + "\n";
+      } catch (const std::exception&) {  // no process, or one that has just ended
+      }
+    }
+    return found;
+  };
+  EXPECT_EQ(processes(), "");
 }
 
 }  // namespace
