@@ -84,6 +84,19 @@ TEST_F(ForkTest, RandomNumbersDiffer) {
   EXPECT_EQ(servers.size(), 4U);
 }
 
+TEST_F(ForkTest, RandomNumbersDifferWithoutAGenerationIdToo) {
+  // The kernel would reseed by itself if it were told.
+  const VmSpec spec{.extra_command_line = "initcall_blacklist=vmgenid_driver_init"};
+  std::set<std::string> kernels;
+  for (int i = 0; i < 3; ++i) {
+    Vm vm = Vm::boot(spec);
+    EXPECT_TRUE(vm.forked());
+    EXPECT_FALSE(vm.exec("test -e /sys/bus/acpi/drivers/vmgenid").ok()) << "it has the driver all the same";
+    kernels.insert(random_bytes(vm));
+  }
+  EXPECT_EQ(kernels.size(), 3U);
+}
+
 TEST_F(ForkTest, HostKeyIsItsOwnOnRequest) {
   const std::string show = "dropbearkey -y -f /etc/dropbear/dropbear_ed25519_host_key | awk '/^ssh-ed25519/ {print $2}'";
   // Each login checks the key that its VM is known by.
