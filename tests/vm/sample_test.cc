@@ -1,11 +1,16 @@
-// Tests that fail, pass and hang, for failed_test_test to run.
+// Tests that fail, pass and hang, for failed_test_test to run, and some that tell what they are at, for runner_test.
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
 #include <future>
 #include <string>
 
+#include "vmtest/host/file_descriptor.h"
 #include "vmtest/vm_test.h"
 
 namespace vmtest {
@@ -24,6 +29,34 @@ TEST_F(Sample, Fails) {
 TEST_F(Sample, Passes) { vm().run("true"); }
 
 TEST_F(Sample, NeverEnds) { std::promise<void>().get_future().wait(); }
+
+/// Puts down what it is at, a line each, in the file that SAMPLE_NOTES names.
+class InTurn : public VmTest {
+ protected:
+  void prepare_guest() override { note("ready"); }
+  void note(const std::string& what) {
+    const std::string line = std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()) + " " + what + " " +
+                             std::to_string(::getpid()) + "\n";
+    const FileDescriptor notes = open_file(std::getenv("SAMPLE_NOTES"), O_WRONLY | O_APPEND | O_CREAT, 0600);
+    write_all(notes.get(), line);
+  }
+};
+
+TEST_F(InTurn, A) { vm().run("true"); }
+
+TEST_F(InTurn, BWaits) {
+  note("begins");
+  vm().wait_until([] { return std::filesystem::exists(std::getenv("SAMPLE_GO")); }, std::chrono::minutes(2), "a sign to go on");
+  if (std::getenv("SAMPLE_SECOND_VM") != nullptr) {
+    EXPECT_TRUE(Vm::boot({}, {.admission_time = std::chrono::minutes(1)}).exec("true").ok());
+    note("had a second VM");
+  }
+}
+
+TEST_F(InTurn, C) {
+  note("begins");
+  vm().run("true");
+}
 
 }  // namespace
 }  // namespace vmtest
