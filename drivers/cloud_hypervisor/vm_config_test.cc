@@ -141,6 +141,18 @@ TEST(CloudHypervisorVmConfigTest, TapOfTheHostKeepsItsAddress) {
   EXPECT_EQ(config.net.front().mask, "");
 }
 
+TEST(CloudHypervisorVmConfigTest, CardThatWasPluggedInKeepsItsNameAndItsNetwork) {
+  MachineConfig machine = whole_machine();
+  machine.nics.push_back({.kind = NicKind::Tap,
+                          .mac_address = "52:54:00:12:34:57",
+                          .tap_name = "vmtestc6130001",
+                          .host_address = "198.19.0.1",
+                          .hotplug_port = 3});
+  const json expected = json::parse(R"({"tap": "vmtestc6130001", "ip": "198.19.0.1", "mask": "255.255.255.252",
+                                        "mac": "52:54:00:12:34:57", "id": "net-port3"})");
+  EXPECT_EQ(to_json(vm_config(machine, kPaths))["net"][1], expected);
+}
+
 TEST(CloudHypervisorVmConfigTest, UserModeNetworkIsUnsupported) {
   MachineConfig machine = whole_machine();
   machine.nics.front().kind = NicKind::User;

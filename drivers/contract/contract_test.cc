@@ -1,6 +1,8 @@
 // What every driver promises, tried on each: life cycle, order, states, ends, handles, and that nothing is left.
 
 #include <gtest/gtest.h>
+#include <net/if.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -10,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -34,6 +37,13 @@ using testing::wait_until;
 
 /// What tests wait for is there at once, unless the host is busy.
 Deadline soon() { return Deadline::after(20s); }
+
+/// As long as it lives nobody else's cards are there.
+struct OwnNetwork {
+  ~OwnNetwork() { ::setns(before.get(), CLONE_NEWNET); }
+  FileDescriptor before = open_file("/proc/thread-self/ns/net", O_RDONLY);
+  bool made = ::unshare(CLONE_NEWNET) == 0;
+};
 
 class DriverContract : public ::testing::TestWithParam<Subject> {
  protected:
@@ -65,6 +75,28 @@ class DriverContract : public ::testing::TestWithParam<Subject> {
     return vms_.back();
   }
   VmHandle start() { return driver_->start(prepare(), machine()); }
+  VmHandle start_with_ports() {
+    MachineConfig with_ports = machine();
+    with_ports.hotplug_ports = 2;
+    return driver_->start(prepare(), with_ports);
+  }
+  /// An empty disk for the first port.
+  [[nodiscard]] DiskConfig disk(const std::string& id) const {
+    const fs::path file = folder_.path() / (id + ".raw");
+    write_file(file, std::string(1 << 20, '\0'), 0600);
+    return {.path = file, .format = DiskFormat::Raw, .id = id, .hotplug_port = 0};
+  }
+  /// A card for that port.
+  [[nodiscard]] static NicConfig card(unsigned port) {
+    return {.kind = NicKind::Tap, .mac_address = "52:54:00:12:34:6" + std::to_string(port), .hotplug_port = port};
+  }
+  [[nodiscard]] static std::set<std::string> network_cards() {
+    std::set<std::string> names;
+    struct if_nameindex* const all = ::if_nameindex();
+    for (auto* one = all; one != nullptr && one->if_index != 0; ++one) names.insert(one->if_name);
+    ::if_freenameindex(all);
+    return names;
+  }
   void crash(const VmHandle& vm) {
     GetParam().crash(*driver_, vm);
     ASSERT_TRUE(driver_->wait_exit(vm, 20s)) << "it goes on";
@@ -368,6 +400,83 @@ TEST_P(DriverContract, ConsoleLogIsThereWhileItRuns) {
   if (console.kind == ConsoleEndpoint::Kind::UnixSocket) {
     EXPECT_TRUE(connect_unix(console.address));
   }
+}
+
+TEST_P(DriverContract, DiskIsPluggedInOrLeavesThePortFree) {
+  if (driver_->hotplug() == nullptr) GTEST_SKIP() << "it plugs nothing in";
+  const VmHandle vm = start_with_ports();
+  HotplugFacet& hotplug = *driver_->hotplug();
+  DiskConfig gone = disk("extra");
+  gone.path = "/nonexistent/gone.raw";
+  const std::string why = failure_of([&] { hotplug.attach_disk(vm, gone, soon()); });
+  EXPECT_NE(why.find("cannot plug disk \"extra\" into VM \"probe\""), std::string::npos) << why;
+  hotplug.attach_disk(vm, disk("extra"), soon());
+  EXPECT_THROW(hotplug.attach_disk(vm, disk("extra"), soon()), Error) << "it was there already";
+  EXPECT_EQ(driver_->state(vm), VmState::Running);
+}
+
+TEST_P(DriverContract, DiskIsPluggedInWhileTheVmRunsOnly) {
+  if (driver_->hotplug() == nullptr) GTEST_SKIP() << "it plugs nothing in";
+  for (const VmState state : resting_states()) {
+    if (state == VmState::Running) continue;
+    const VmHandle vm = in(state);
+    EXPECT_THROW(driver_->hotplug()->attach_disk(vm, disk("extra"), soon()), Error) << to_string(state);
+    EXPECT_EQ(driver_->state(vm), state);
+    driver_->destroy(vm);
+  }
+}
+
+TEST_P(DriverContract, GuestThatKeepsADiskIsATimeout) {
+  if (driver_->hotplug() == nullptr || GetParam().lets_go) GTEST_SKIP() << "no guest is asked";
+  const VmHandle vm = start_with_ports();
+  driver_->hotplug()->attach_disk(vm, disk("extra"), soon());
+  EXPECT_THROW(driver_->hotplug()->detach_disk(vm, disk("extra"), Deadline::after(500ms)), Timeout);
+  EXPECT_EQ(driver_->state(vm), VmState::Running);
+}
+
+TEST_P(DriverContract, CardOnATapIsPluggedInWithANetworkOfItsOwn) {
+  if (!driver_->support(Capability::NetworkHotplug).supported()) GTEST_SKIP() << "it plugs no cards in";
+  if (const Support tap = driver_->support(Capability::Tap); !tap.supported()) GTEST_SKIP() << tap.why;
+  const VmHandle vm = start_with_ports();
+  HotplugFacet& hotplug = *driver_->hotplug();
+  const PluggedNic first = hotplug.attach_nic(vm, card(0), soon());
+  const PluggedNic second = hotplug.attach_nic(vm, card(1), soon());
+  EXPECT_NE(first.static_address, second.static_address);
+  EXPECT_NE(first.static_address, vm.static_address);
+  EXPECT_EQ(first.nic.host_address, first.gateway);
+  EXPECT_NE(::if_nametoindex(first.nic.tap_name.c_str()), 0U) << first.nic.tap_name;
+  EXPECT_NE(::if_nametoindex(second.nic.tap_name.c_str()), 0U) << second.nic.tap_name;
+  (void)driver_->stop(vm, 0ms);
+  MachineConfig again = machine();
+  again.hotplug_ports = 2;
+  again.nics.insert(again.nics.end(), {first.nic, second.nic});
+  (void)driver_->start(vm, again);
+  EXPECT_EQ(driver_->state(vm), VmState::Running);
+  EXPECT_NE(::if_nametoindex(first.nic.tap_name.c_str()), 0U) << first.nic.tap_name;
+  driver_->destroy(vm);
+  EXPECT_TRUE(wait_until([&] { return ::if_nametoindex(first.nic.tap_name.c_str()) == 0; }, soon()));
+  EXPECT_TRUE(wait_until([&] { return ::if_nametoindex(second.nic.tap_name.c_str()) == 0; }, soon()));
+}
+
+TEST_P(DriverContract, CardThatIsRefusedLeavesNoTap) {
+  if (!driver_->support(Capability::NetworkHotplug).supported()) GTEST_SKIP() << "it plugs no cards in";
+  if (const Support tap = driver_->support(Capability::Tap); !tap.supported()) GTEST_SKIP() << tap.why;
+  const OwnNetwork network;
+  if (!network.made) GTEST_SKIP() << "a network namespace needs root";
+  const VmHandle vm = start_with_ports();
+  HotplugFacet& hotplug = *driver_->hotplug();
+  (void)hotplug.attach_nic(vm, card(0), soon());
+  const auto taps = network_cards();
+  EXPECT_THROW((void)hotplug.attach_nic(vm, card(0), soon()), Error) << "the port is taken";
+  NicConfig odd = card(1);
+  odd.mac_address = "no address";
+  EXPECT_THROW((void)hotplug.attach_nic(vm, odd, soon()), Error);
+  NicConfig nowhere = card(1);
+  nowhere.hotplug_port.reset();
+  EXPECT_THROW((void)hotplug.attach_nic(vm, nowhere, soon()), Error);
+  EXPECT_TRUE(wait_until([&] { return network_cards() == taps; }, soon())) << "a TAP is left";
+  EXPECT_EQ(driver_->state(vm), VmState::Running);
+  EXPECT_NO_THROW((void)hotplug.attach_nic(vm, card(1), soon()));
 }
 
 TEST_P(DriverContract, SeveralVmsLiveSideBySide) {

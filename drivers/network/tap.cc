@@ -116,6 +116,8 @@ bool collides(const TapSubnet& subnet, const std::vector<Route>& routes) {
 
 TapDevice make_tap() { return attach("vmtest%d"); }
 
+TapDevice make_tap(const std::string& name) { return attach(name); }
+
 TapDevice open_tap(const std::string& name) {
   const FileDescriptor socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   ifreq request = interface_request(name);

@@ -48,6 +48,8 @@ struct TapDevice {
 };
 /// Makes a TAP named by the kernel (vmtest0 ...). Throws Unsupported when this host or user cannot.
 [[nodiscard]] TapDevice make_tap();
+/// The same by a name of ours. Throws Error when somebody else has it.
+[[nodiscard]] TapDevice make_tap(const std::string& name);
 /// Attaches to the TAP `name`, which must exist. Throws Error when it does not or is in use, Unsupported as above.
 [[nodiscard]] TapDevice open_tap(const std::string& name);
 /// Gives the interface an address and sets it up.

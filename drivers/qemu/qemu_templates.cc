@@ -135,6 +135,8 @@ std::chrono::microseconds QemuVm::checkpoint(const fs::path& state_file, const s
 std::optional<std::string> QemuDriver::obstacle(const MachineConfig& machine) const {
   if (!machine.extra_arguments.empty()) return "extra arguments for QEMU may bring devices whose state cannot be saved";
   for (const NicConfig& nic : machine.nics) {
+    if (!nic.host_address.empty())
+      return "a card that was plugged in has a TAP of its own, which cannot be another VM's too; detach it";
     if (!nic.tap_name.empty())
       return "a TAP of the host's may be part of a larger network, where its MAC address would be there twice";
   }

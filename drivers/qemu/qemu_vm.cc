@@ -1,9 +1,9 @@
 #include "qemu_vm.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "qemu_command_line.h"
+#include "supervised/host_side.h"
 #include "vmtest/error.h"
 #include "vmtest/host/process.h"
 #include "vmtest/host/text.h"
@@ -55,9 +55,13 @@ void QemuVm::launch(const MachineConfig& config) {
   SupervisedProcess process;
   process.argv = qemu_command_line(config, {*found, handle().name, handle().work_dir, handle().runtime_dir, handle().ssh_port});
   process.log_file = "qemu.log";
-  const auto taps =
-      std::count_if(config.nics.begin(), config.nics.end(), [](const NicConfig& nic) { return nic.kind == NicKind::Tap; });
-  for (int i = 0; i < taps; ++i) process.descriptors.emplace_back("tap" + std::to_string(i), kFirstTapDescriptor + i);
+  int number = 0;
+  int first_ones = 0;
+  for (const NicConfig& nic : config.nics) {
+    if (nic.kind != NicKind::Tap) continue;
+    const std::string name = nic.hotplug_port ? held_tap(nic) : "tap" + std::to_string(first_ones++);
+    process.descriptors.emplace_back(name, kFirstTapDescriptor + number++);
+  }
   {
     const std::lock_guard lock(mutex_);
     qmp_.reset();

@@ -112,8 +112,8 @@ FileDescriptor RouterDriver::connect_agent(const VmHandle& vm, const Deadline& d
 void RouterDriver::attach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) {
   hotplug_of(driver_of(vm)).attach_disk(vm, disk, deadline);
 }
-void RouterDriver::attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) {
-  hotplug_of(driver_of(vm)).attach_nic(vm, nic, deadline);
+PluggedNic RouterDriver::attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) {
+  return hotplug_of(driver_of(vm)).attach_nic(vm, nic, deadline);
 }
 void RouterDriver::detach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) {
   hotplug_of(driver_of(vm)).detach_disk(vm, disk, deadline);

@@ -51,7 +51,7 @@ class CloudHypervisorDriver final : public SupervisedDriver, private TemplateFac
   [[nodiscard]] FileDescriptor connect_agent(const VmHandle& vm, const Deadline& deadline) override;
 
   void attach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
-  void attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
+  [[nodiscard]] PluggedNic attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
   void detach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
   void detach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
 

@@ -52,6 +52,8 @@ struct NicConfig {
   std::string mac_address;
   /// Tap: the device's name; made by prepare() when empty.
   std::string tap_name = {};
+  /// The host's address on the TAP that was made for a card when it was plugged in, see PluggedNic.
+  std::string host_address = {};
   /// The port it is plugged into; none for a card the machine always had.
   std::optional<unsigned> hotplug_port = {};
 };

@@ -44,7 +44,7 @@ class QemuDriver final : public SupervisedDriver, private TemplateFacet, private
 
   // Devices on PCIe root ports that the machine was started with.
   void attach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
-  void attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
+  [[nodiscard]] PluggedNic attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
   void detach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
   void detach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
 };

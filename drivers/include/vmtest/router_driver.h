@@ -65,7 +65,7 @@ class RouterDriver final : public Driver, private TemplateFacet, private Hotplug
                                        const Deadline& deadline) override;
   [[nodiscard]] FileDescriptor connect_agent(const VmHandle& vm, const Deadline& deadline) override;
   void attach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
-  void attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
+  [[nodiscard]] PluggedNic attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
   void detach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
   void detach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
   [[nodiscard]] std::unique_ptr<Guest> connect_guest(const VmHandle& vm) override;
