@@ -73,8 +73,12 @@ VmConfig vm_config(const MachineConfig& machine, const Paths& paths) {
     throw Unsupported("Cloud Hypervisor gives the guest the host's CPU, not \"" + machine.cpu_model + "\"");
   }
   VmConfig config;
-  config.cpus = {.boot_vcpus = machine.vcpus, .max_vcpus = machine.vcpus};
+  config.cpus = {.boot_vcpus = machine.vcpus, .max_vcpus = std::max(machine.vcpus, machine.max_vcpus)};
   config.memory.size = machine.memory_mib * kMib;
+  if (machine.max_memory_mib > machine.memory_mib) {
+    config.memory.hotplug_size = (machine.max_memory_mib - machine.memory_mib) * kMib;
+    config.memory.hotplug_method = HotplugMethod::VirtioMem;
+  }
   config.payload = payload(machine);
   for (const vmtest::DiskConfig& disk : machine.disks) {
     config.disks.push_back(disk_config(disk));

@@ -135,6 +135,15 @@ TEST(CloudHypervisorVmConfigTest, WhatTheMachineDoesNotSayYet) {
   EXPECT_EQ(to_json(config), body);
 }
 
+TEST(CloudHypervisorVmConfigTest, RoomToGrow) {
+  MachineConfig machine = whole_machine();
+  machine.max_vcpus = 4;
+  machine.max_memory_mib = 768;
+  const json body = to_json(vm_config(machine, kPaths));
+  EXPECT_EQ(body["cpus"], (json{{"boot_vcpus", 2}, {"max_vcpus", 4}}));
+  EXPECT_EQ(body["memory"], (json{{"size", 536870912}, {"hotplug_size", 268435456}, {"hotplug_method", "VirtioMem"}}));
+}
+
 TEST(CloudHypervisorVmConfigTest, TapOfTheHostKeepsItsAddress) {
   const VmConfig config = vm_config(whole_machine(), {"/vms/web", "/run/x", ""});
   EXPECT_EQ(config.net.front().ip, "");

@@ -49,6 +49,9 @@ Support QemuDriver::support(Capability capability) const {
     case Capability::Restore:
     case Capability::DiskHotplug:
     case Capability::NetworkHotplug:
+    case Capability::MemoryBalloon:
+    case Capability::MemoryHotplug:
+    case Capability::DiskResize:
     case Capability::Graphics:
       return supported();
     case Capability::Tap:
@@ -56,21 +59,15 @@ Support QemuDriver::support(Capability capability) const {
     case Capability::UefiBoot:
       return uefi_support();
     case Capability::CpuHotplug:
-      return not_built("by device_add");
+      return host_architecture() == Architecture::X86_64 ? supported() : impossible("QEMU plugs vCPUs into x86_64 machines only");
     case Capability::CpuTopology:
       return not_built("by -smp");
     case Capability::CpuAffinity:
       return not_built("by the vCPUs' thread ids");
-    case Capability::MemoryBalloon:
-      return not_built("the device is there on request, setting its target is missing");
-    case Capability::MemoryHotplug:
-      return not_built("by virtio-mem or pc-dimm");
     case Capability::HugePages:
       return not_built("by a memory backend");
     case Capability::MemoryZones:
       return not_built("by -numa");
-    case Capability::DiskResize:
-      return not_built("by block_resize");
     case Capability::DiskCacheModes:
       return not_built("by cache options of -blockdev");
     case Capability::DiskRateLimit:

@@ -63,17 +63,16 @@ void write_state(QmpClient& qemu, const fs::path& state_file, const Deadline& de
   wait_migrated(qemu, "the state is not written", deadline);
 }
 
-/// The name of the block node that a disk's device writes to at present.
-std::string top_node(const json& blocks, const std::string& disk) {
+}  // namespace
+
+json top_node(const json& blocks, const std::string& disk) {
   for (const json& block : blocks) {
     const std::string device = block.value("qdev", "");
     if (device != disk && device.find("/" + disk + "/") == std::string::npos) continue;
-    return block.at("inserted").at("node-name");
+    return block.at("inserted");
   }
   throw Error("the machine has no disk \"" + disk + "\"");
 }
-
-}  // namespace
 
 void QemuVm::restore(QmpClient& qemu, const fs::path& state_file) {
   const Deadline deadline = Deadline::after(kRestoreTime);
@@ -115,7 +114,7 @@ std::chrono::microseconds QemuVm::checkpoint(const fs::path& state_file, const s
     json actions = json::array();
     const json blocks = qemu->execute("query-block", deadline);
     for (const auto& [id, overlay] : overlays) {
-      const json arguments = {{"node-name", top_node(blocks, id)},
+      const json arguments = {{"node-name", top_node(blocks, id).at("node-name")},
                               {"snapshot-file", overlay.string()},
                               {"snapshot-node-name", "layer-" + random_hex(16)},
                               {"format", "qcow2"},
@@ -140,6 +139,8 @@ std::optional<std::string> QemuDriver::obstacle(const MachineConfig& machine) co
     if (!nic.tap_name.empty())
       return "a TAP of the host's may be part of a larger network, where its MAC address would be there twice";
   }
+  // QEMU 7.2 gives the host back what a balloon takes by a hole in the memory's file, though that is mapped privately.
+  if (machine.memory_balloon) return "what a balloon takes from a fork would be gone from its template's memory too";
   if (machine.vnc) return "a display is not forked";
   return std::nullopt;
 }

@@ -52,6 +52,7 @@ Facet& require_facet(Facet* facet, const Driver& driver, const char* what) {
 
 TemplateFacet& templates_of(Driver& driver) { return require_facet(driver.templates(), driver, "freeze and fork VMs"); }
 HotplugFacet& hotplug_of(Driver& driver) { return require_facet(driver.hotplug(), driver, "plug devices in"); }
+ResizeFacet& resizing_of(Driver& driver) { return require_facet(driver.resizing(), driver, "resize a VM while it runs"); }
 
 }  // namespace
 
@@ -120,6 +121,18 @@ void RouterDriver::detach_disk(const VmHandle& vm, const DiskConfig& disk, const
 }
 void RouterDriver::detach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) {
   hotplug_of(driver_of(vm)).detach_nic(vm, nic, deadline);
+}
+void RouterDriver::resize_vcpus(const VmHandle& vm, unsigned vcpus, const Deadline& deadline) {
+  resizing_of(driver_of(vm)).resize_vcpus(vm, vcpus, deadline);
+}
+void RouterDriver::resize_memory(const VmHandle& vm, unsigned memory_mib, const Deadline& deadline) {
+  resizing_of(driver_of(vm)).resize_memory(vm, memory_mib, deadline);
+}
+void RouterDriver::resize_disk(const VmHandle& vm, const std::string& disk, std::uint64_t size_mib, const Deadline& deadline) {
+  resizing_of(driver_of(vm)).resize_disk(vm, disk, size_mib, deadline);
+}
+MachineSize RouterDriver::size(const VmHandle& vm, const Deadline& deadline) {
+  return resizing_of(driver_of(vm)).size(vm, deadline);
 }
 std::unique_ptr<Guest> RouterDriver::connect_guest(const VmHandle& vm) {
   Driver& driver = driver_of(vm);

@@ -22,7 +22,7 @@ class ApiVm;
 ///
 /// Files in the VM's work folder: handle.json, command_line.txt, console.log, events.json (its event monitor),
 /// cloud-hypervisor.log; by the API vm.json (what it was asked to create). Sockets in its runtime folder: api.sock, vsock.sock.
-class CloudHypervisorDriver final : public SupervisedDriver, private TemplateFacet, private HotplugFacet {
+class CloudHypervisorDriver final : public SupervisedDriver, private TemplateFacet, private HotplugFacet, private ResizeFacet {
  public:
   enum class Mode { Api, CommandLine };
   explicit CloudHypervisorDriver(Mode mode = Mode::Api);
@@ -33,6 +33,7 @@ class CloudHypervisorDriver final : public SupervisedDriver, private TemplateFac
   [[nodiscard]] ConsoleEndpoint console_endpoint(const VmHandle& vm) const override;
   [[nodiscard]] TemplateFacet* templates() override { return mode_ == Mode::Api ? this : nullptr; }
   [[nodiscard]] HotplugFacet* hotplug() override { return mode_ == Mode::Api ? this : nullptr; }
+  [[nodiscard]] ResizeFacet* resizing() override { return mode_ == Mode::Api ? this : nullptr; }
 
  private:
   [[nodiscard]] std::unique_ptr<SupervisedVm> make_vm(const VmHandle& vm, std::shared_ptr<SupervisorConnection> supervisor,
@@ -54,6 +55,11 @@ class CloudHypervisorDriver final : public SupervisedDriver, private TemplateFac
   [[nodiscard]] PluggedNic attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
   void detach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
   void detach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
+
+  void resize_vcpus(const VmHandle& vm, unsigned vcpus, const Deadline& deadline) override;
+  void resize_memory(const VmHandle& vm, unsigned memory_mib, const Deadline& deadline) override;
+  void resize_disk(const VmHandle& vm, const std::string& disk, std::uint64_t size_mib, const Deadline& deadline) override;
+  [[nodiscard]] MachineSize size(const VmHandle& vm, const Deadline& deadline) override;
 
   const Mode mode_;
 };

@@ -12,6 +12,7 @@
 #include "vmtest/guest_facet.h"
 #include "vmtest/hotplug_facet.h"
 #include "vmtest/machine_config.h"
+#include "vmtest/resize_facet.h"
 #include "vmtest/template_facet.h"
 #include "vmtest/vm_handle.h"
 
@@ -89,6 +90,8 @@ class Driver {
   [[nodiscard]] virtual TemplateFacet* templates() { return nullptr; }
   /// Devices that come and go; null when this driver has none such. Owned by the driver.
   [[nodiscard]] virtual HotplugFacet* hotplug() { return nullptr; }
+  /// VMs that grow and shrink; null when this driver's do not. Owned by the driver.
+  [[nodiscard]] virtual ResizeFacet* resizing() { return nullptr; }
   /// A way into the guests; null when that is SSH. Owned by the driver.
   [[nodiscard]] virtual GuestFacet* guests() { return nullptr; }
 };

@@ -82,6 +82,12 @@ struct MachineConfig {
   Architecture architecture = Architecture::X86_64;
   unsigned vcpus = 1;
   unsigned memory_mib = 256;
+  /// Up to which they may grow while it runs, see ResizeFacet; no room when not more than the above. Memory has it in steps of
+  /// 128 MiB.
+  unsigned max_vcpus = 0;
+  unsigned max_memory_mib = 0;
+  /// vCPUs beside `vcpus` that a VM had been given while it ran, where it continues from there.
+  unsigned plugged_vcpus = 0;
   /// Kvm or Tcg by now; Auto was settled by the plan.
   Accelerator accelerator = Accelerator::Tcg;
   /// Empty: "host" on KVM, "max" on TCG.

@@ -15,7 +15,7 @@ class QemuVm;
 ///
 /// Files in the VM's work folder: handle.json, command_line.txt, console.log, qemu.log. Sockets in its runtime folder:
 /// qmp.sock, qmp-cli.sock (for people and tools), console.sock, agent.sock, vnc.sock.
-class QemuDriver final : public SupervisedDriver, private TemplateFacet, private HotplugFacet {
+class QemuDriver final : public SupervisedDriver, private TemplateFacet, private HotplugFacet, private ResizeFacet {
  public:
   QemuDriver() : SupervisedDriver(DriverKind::Qemu) {}
 
@@ -25,6 +25,7 @@ class QemuDriver final : public SupervisedDriver, private TemplateFacet, private
   [[nodiscard]] ConsoleEndpoint console_endpoint(const VmHandle& vm) const override;
   [[nodiscard]] TemplateFacet* templates() override { return this; }
   [[nodiscard]] HotplugFacet* hotplug() override { return this; }
+  [[nodiscard]] ResizeFacet* resizing() override { return this; }
 
  private:
   [[nodiscard]] std::unique_ptr<SupervisedVm> make_vm(const VmHandle& vm, std::shared_ptr<SupervisorConnection> supervisor,
@@ -47,6 +48,12 @@ class QemuDriver final : public SupervisedDriver, private TemplateFacet, private
   [[nodiscard]] PluggedNic attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
   void detach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
   void detach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
+
+  // vCPUs by device_add, memory by a virtio-mem device, disks by block_resize.
+  void resize_vcpus(const VmHandle& vm, unsigned vcpus, const Deadline& deadline) override;
+  void resize_memory(const VmHandle& vm, unsigned memory_mib, const Deadline& deadline) override;
+  void resize_disk(const VmHandle& vm, const std::string& disk, std::uint64_t size_mib, const Deadline& deadline) override;
+  [[nodiscard]] MachineSize size(const VmHandle& vm, const Deadline& deadline) override;
 };
 
 }  // namespace vmtest
