@@ -48,6 +48,7 @@ Support CloudHypervisorDriver::support(Capability capability) const {
     case Capability::MemoryHotplug:
     case Capability::MemoryBalloon:
     case Capability::DiskResize:
+    case Capability::Counters:
       return by_api();
     case Capability::Tap:
       return tap_support();
@@ -74,8 +75,6 @@ Support CloudHypervisorDriver::support(Capability capability) const {
       return not_built("by virtiofsd");
     case Capability::LiveMigration:
       return not_built("by vm.send-migration");
-    case Capability::Counters:
-      return not_built("by vm.counters");
     case Capability::Vfio:
       return not_built("by vm.add-device");
     case Capability::Vdpa:

@@ -209,6 +209,7 @@ Support NoopDriver::support(Capability capability) const {
     case Capability::CpuHotplug:
     case Capability::MemoryHotplug:
     case Capability::MemoryBalloon:
+    case Capability::Counters:
       return {Support::Kind::Supported, ""};
     default:
       return {Support::Kind::NotOffered, "a VM of the driver noop has states, sizes and a console, and nothing else"};
@@ -392,6 +393,25 @@ MachineSize NoopDriver::size(const VmHandle& vm, const Deadline&) {
   const std::lock_guard lock(world_->mutex);
   const World::Machine& machine = world_->require(vm, {VmState::Running}, "tell its size");
   return {machine.config->vcpus, machine.memory_mib};
+}
+
+std::vector<Counter> NoopDriver::counters(const VmHandle& vm, const Deadline&) {
+  const std::lock_guard lock(world_->mutex);
+  return world_->require(vm, {VmState::Running, VmState::Suspended}, "tell what it counts").script.counters;
+}
+
+void NoopDriver::inject_nmi(const VmHandle& vm, const Deadline&) {
+  begin("inject_nmi", vm);
+  const std::lock_guard lock(world_->mutex);
+  (void)world_->require(vm, {VmState::Running}, "be interrupted");
+}
+
+void NoopDriver::dump_memory(const VmHandle& vm, const fs::path& file, const Deadline&) {
+  begin("dump_memory", vm);
+  const std::lock_guard lock(world_->mutex);
+  (void)world_->require(vm, {VmState::Running, VmState::Suspended}, "be dumped");
+  with_context("cannot dump the memory of VM \"" + vm.name + "\"",
+               [&] { (void)open_file(file, O_WRONLY | O_CREAT | O_EXCL, 0600); });
 }
 
 std::unique_ptr<Guest> NoopDriver::connect_guest(const VmHandle& vm) {

@@ -52,6 +52,7 @@ Support QemuDriver::support(Capability capability) const {
     case Capability::MemoryBalloon:
     case Capability::MemoryHotplug:
     case Capability::DiskResize:
+    case Capability::Counters:
     case Capability::Graphics:
       return supported();
     case Capability::Tap:
@@ -84,8 +85,6 @@ Support QemuDriver::support(Capability capability) const {
       return not_built("by virtiofsd and vhost-user-fs-pci");
     case Capability::LiveMigration:
       return not_built("by migrate");
-    case Capability::Counters:
-      return not_built("by query-stats and query-blockstats");
     case Capability::Vfio:
       return not_built("by vfio-pci");
     case Capability::Vdpa:

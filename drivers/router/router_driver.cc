@@ -52,6 +52,9 @@ Facet& require_facet(Facet* facet, const Driver& driver, const char* what) {
 
 TemplateFacet& templates_of(Driver& driver) { return require_facet(driver.templates(), driver, "freeze and fork VMs"); }
 HotplugFacet& hotplug_of(Driver& driver) { return require_facet(driver.hotplug(), driver, "plug devices in"); }
+InspectionFacet& inspection_of(Driver& driver) {
+  return require_facet(driver.inspection(), driver, "look into a VM from outside");
+}
 ResizeFacet& resizing_of(Driver& driver) { return require_facet(driver.resizing(), driver, "resize a VM while it runs"); }
 
 }  // namespace
@@ -133,6 +136,15 @@ void RouterDriver::resize_disk(const VmHandle& vm, const std::string& disk, std:
 }
 MachineSize RouterDriver::size(const VmHandle& vm, const Deadline& deadline) {
   return resizing_of(driver_of(vm)).size(vm, deadline);
+}
+std::vector<Counter> RouterDriver::counters(const VmHandle& vm, const Deadline& deadline) {
+  return inspection_of(driver_of(vm)).counters(vm, deadline);
+}
+void RouterDriver::inject_nmi(const VmHandle& vm, const Deadline& deadline) {
+  inspection_of(driver_of(vm)).inject_nmi(vm, deadline);
+}
+void RouterDriver::dump_memory(const VmHandle& vm, const std::filesystem::path& file, const Deadline& deadline) {
+  inspection_of(driver_of(vm)).dump_memory(vm, file, deadline);
 }
 std::unique_ptr<Guest> RouterDriver::connect_guest(const VmHandle& vm) {
   Driver& driver = driver_of(vm);

@@ -98,6 +98,7 @@ TEST_F(RouterDriverTest, FacetsAreTheChosenDrivers) {
   EXPECT_EQ(router->templates(), nullptr);
   EXPECT_EQ(router->hotplug(), nullptr);
   EXPECT_NE(router->resizing(), nullptr);
+  EXPECT_NE(router->inspection(), nullptr);
   EXPECT_NE(router->guests(), nullptr);
 }
 

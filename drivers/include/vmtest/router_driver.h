@@ -16,7 +16,12 @@ namespace vmtest {
 /// a driver that is not among its own throws Error naming it.
 ///
 /// What it says of itself (kind, support, disk needs) is what the chosen driver says.
-class RouterDriver final : public Driver, private TemplateFacet, private HotplugFacet, private ResizeFacet, private GuestFacet {
+class RouterDriver final : public Driver,
+                           private TemplateFacet,
+                           private HotplugFacet,
+                           private ResizeFacet,
+                           private InspectionFacet,
+                           private GuestFacet {
  public:
   /// All drivers of this platform, the usual one first. VMTEST_DRIVER names the one for new VMs; else it is the first that can
   /// run VMs here. Throws Error for a name that is no driver's, or not one of this platform.
@@ -50,6 +55,7 @@ class RouterDriver final : public Driver, private TemplateFacet, private Hotplug
   [[nodiscard]] TemplateFacet* templates() override { return chosen_->templates() == nullptr ? nullptr : this; }
   [[nodiscard]] HotplugFacet* hotplug() override { return chosen_->hotplug() == nullptr ? nullptr : this; }
   [[nodiscard]] ResizeFacet* resizing() override { return chosen_->resizing() == nullptr ? nullptr : this; }
+  [[nodiscard]] InspectionFacet* inspection() override { return chosen_->inspection() == nullptr ? nullptr : this; }
   [[nodiscard]] GuestFacet* guests() override { return chosen_->guests() == nullptr ? nullptr : this; }
 
   /// The driver of a handle. Throws Error when it is not among this router's.
@@ -73,6 +79,9 @@ class RouterDriver final : public Driver, private TemplateFacet, private Hotplug
   void resize_memory(const VmHandle& vm, unsigned memory_mib, const Deadline& deadline) override;
   void resize_disk(const VmHandle& vm, const std::string& disk, std::uint64_t size_mib, const Deadline& deadline) override;
   [[nodiscard]] MachineSize size(const VmHandle& vm, const Deadline& deadline) override;
+  [[nodiscard]] std::vector<Counter> counters(const VmHandle& vm, const Deadline& deadline) override;
+  void inject_nmi(const VmHandle& vm, const Deadline& deadline) override;
+  void dump_memory(const VmHandle& vm, const std::filesystem::path& file, const Deadline& deadline) override;
   [[nodiscard]] std::unique_ptr<Guest> connect_guest(const VmHandle& vm) override;
 
   std::vector<std::unique_ptr<Driver>> drivers_;
