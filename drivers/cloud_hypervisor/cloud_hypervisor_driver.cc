@@ -61,6 +61,8 @@ std::optional<std::string> CloudHypervisorDriver::obstacle(const MachineConfig& 
   if (!machine.extra_arguments.empty())
     return "extra arguments for Cloud Hypervisor may bring devices whose state cannot be saved";
   for (const NicConfig& nic : machine.nics) {
+    if (!nic.host_address.empty())
+      return "a card that was plugged in has a TAP of its own, which cannot be another VM's too; detach it";
     if (!nic.tap_name.empty())
       return "a TAP of the host's may be part of a larger network, where its MAC address would be there twice";
   }
@@ -121,13 +123,26 @@ void CloudHypervisorDriver::attach_disk(const VmHandle& vm, const DiskConfig& di
                [&] { (void)target->api().add_disk(cloud_hypervisor::disk_config(disk), deadline); });
 }
 
-void CloudHypervisorDriver::attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) {
+PluggedNic CloudHypervisorDriver::attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) {
   const auto target = require_api(vm, "be given a network card");
   const std::lock_guard lock(target->order());
   require_state(target->handle(), target->state(), {VmState::Running}, "be given a network card");
-  with_context("cannot plug network card " + nic.mac_address + " into VM \"" + vm.name + "\"", [&] {
-    if (nic.tap_name.empty()) throw Unsupported("a card that is plugged in needs the name of a TAP of the host's");
-    (void)target->api().add_net(cloud_hypervisor::net_config(nic, 0), deadline);
+  return with_context("cannot plug network card " + nic.mac_address + " into VM \"" + vm.name + "\"", [&] {
+    if (!nic.hotplug_port) throw Error("the device names no port to plug it into");
+    if (nic.kind != NicKind::Tap || !nic.tap_name.empty()) {
+      (void)target->api().add_net(cloud_hypervisor::net_config(nic, 0), deadline);
+      return PluggedNic{nic};
+    }
+    const PluggedNetwork network = take_plugged_network(nic);
+    const NicConfig& card = network.card.nic;
+    target->supervisor().hold(held_network(card), network.claim.get());
+    try {
+      (void)target->api().add_net(cloud_hypervisor::net_config(card, 0), deadline);
+    } catch (...) {
+      target->supervisor().release(held_network(card));
+      throw;
+    }
+    return network.card;
   });
 }
 
@@ -143,8 +158,10 @@ void CloudHypervisorDriver::detach_nic(const VmHandle& vm, const NicConfig& nic,
   const auto target = require_api(vm, "give a network card away");
   const std::lock_guard lock(target->order());
   require_state(target->handle(), target->state(), {VmState::Running}, "give a network card away");
-  with_context("cannot take network card " + nic.mac_address + " from VM \"" + vm.name + "\"",
-               [&] { target->remove_device(cloud_hypervisor::net_config(nic, 0).id, deadline); });
+  with_context("cannot take network card " + nic.mac_address + " from VM \"" + vm.name + "\"", [&] {
+    target->remove_device(cloud_hypervisor::net_config(nic, 0).id, deadline);
+    if (!nic.host_address.empty()) target->supervisor().release(held_network(nic));
+  });
 }
 
 }  // namespace vmtest

@@ -98,6 +98,16 @@ TEST_F(CloudHypervisorDriverTest, DamagedStateIsAnErrorAndNothingRuns) {
   EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
 }
 
+TEST_F(CloudHypervisorDriverTest, BuildThatCannotDumpMemorySaysSo) {
+  ::unsetenv("VMTEST_SIM_CH_GUEST_DEBUG");
+  (void)driver_.start(prepare(), machine());
+  const std::string why =
+      failure_of([&] { driver_.inspection()->dump_memory(*vm_, folder_.path() / "core", Deadline::after(20s)); });
+  EXPECT_NE(why.find("was built without guest_debug"), std::string::npos) << why;
+  EXPECT_FALSE(fs::exists(folder_.path() / "core"));
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+}
+
 TEST(CloudHypervisorSnapshot, TakesTheMachinesOwnPlaces) {
   cloud_hypervisor::VmConfig machine;
   machine.payload.kernel = "/new/kernel";

@@ -44,26 +44,24 @@ Support CloudHypervisorDriver::support(Capability capability) const {
     case Capability::Restore:
     case Capability::DiskHotplug:
     case Capability::NetworkHotplug:
+    case Capability::CpuHotplug:
+    case Capability::MemoryHotplug:
+    case Capability::MemoryBalloon:
+    case Capability::DiskResize:
+    case Capability::Counters:
       return by_api();
     case Capability::Tap:
       return tap_support();
     case Capability::Nat:
       return impossible("Cloud Hypervisor has no network of its own; a TAP reaches its host");
-    case Capability::CpuHotplug:
-    case Capability::MemoryHotplug:
-      return not_built("by vm.resize");
     case Capability::CpuTopology:
       return not_built("by cpus.topology");
     case Capability::CpuAffinity:
       return not_built("by cpus.affinity");
-    case Capability::MemoryBalloon:
-      return not_built("the device is there on request, setting its target is missing");
     case Capability::HugePages:
       return not_built("by memory.hugepages");
     case Capability::MemoryZones:
       return not_built("by memory zones");
-    case Capability::DiskResize:
-      return not_built("by vm.resize-disk");
     case Capability::DiskCacheModes:
       return not_built("by direct");
     case Capability::DiskRateLimit:
@@ -77,8 +75,6 @@ Support CloudHypervisorDriver::support(Capability capability) const {
       return not_built("by virtiofsd");
     case Capability::LiveMigration:
       return not_built("by vm.send-migration");
-    case Capability::Counters:
-      return not_built("by vm.counters");
     case Capability::Vfio:
       return not_built("by vm.add-device");
     case Capability::Vdpa:

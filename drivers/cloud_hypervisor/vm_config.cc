@@ -22,6 +22,13 @@ ImageType image_type(DiskFormat format) {
   throw Unsupported("Cloud Hypervisor takes raw and qcow2 disks");
 }
 
+/// The host's on a TAP that is made, if any.
+void give_address(NetConfig& net, const std::string& host_address) {
+  if (host_address.empty()) return;
+  net.ip = host_address;
+  net.mask = kTapMask;
+}
+
 PayloadConfig payload(const MachineConfig& machine) {
   switch (machine.boot) {
     case BootMode::Direct:
@@ -54,7 +61,9 @@ NetConfig net_config(const vmtest::NicConfig& nic, std::size_t place) {
   }
   // One that was plugged in keeps its name, wherever it stands among the others.
   const std::string id = "net" + (nic.hotplug_port ? "-port" + std::to_string(*nic.hotplug_port) : std::to_string(place));
-  return {.tap = nic.tap_name, .mac = nic.mac_address, .id = id};
+  NetConfig net{.tap = nic.tap_name, .mac = nic.mac_address, .id = id};
+  give_address(net, nic.host_address);
+  return net;
 }
 
 VmConfig vm_config(const MachineConfig& machine, const Paths& paths) {
@@ -64,18 +73,19 @@ VmConfig vm_config(const MachineConfig& machine, const Paths& paths) {
     throw Unsupported("Cloud Hypervisor gives the guest the host's CPU, not \"" + machine.cpu_model + "\"");
   }
   VmConfig config;
-  config.cpus = {.boot_vcpus = machine.vcpus, .max_vcpus = machine.vcpus};
+  config.cpus = {.boot_vcpus = machine.vcpus, .max_vcpus = std::max(machine.vcpus, machine.max_vcpus)};
   config.memory.size = machine.memory_mib * kMib;
+  if (machine.max_memory_mib > machine.memory_mib) {
+    config.memory.hotplug_size = (machine.max_memory_mib - machine.memory_mib) * kMib;
+    config.memory.hotplug_method = HotplugMethod::VirtioMem;
+  }
   config.payload = payload(machine);
   for (const vmtest::DiskConfig& disk : machine.disks) {
     config.disks.push_back(disk_config(disk));
   }
   for (const NicConfig& nic : machine.nics) {
     NetConfig net = net_config(nic, config.net.size());
-    if (config.net.empty() && !paths.gateway.empty()) {
-      net.ip = paths.gateway;
-      net.mask = kTapMask;
-    }
+    if (config.net.empty()) give_address(net, paths.gateway);
     config.net.push_back(std::move(net));
   }
   if (machine.random_number_generator) config.rng_src = kRandom;

@@ -135,10 +135,31 @@ TEST(CloudHypervisorVmConfigTest, WhatTheMachineDoesNotSayYet) {
   EXPECT_EQ(to_json(config), body);
 }
 
+TEST(CloudHypervisorVmConfigTest, RoomToGrow) {
+  MachineConfig machine = whole_machine();
+  machine.max_vcpus = 4;
+  machine.max_memory_mib = 768;
+  const json body = to_json(vm_config(machine, kPaths));
+  EXPECT_EQ(body["cpus"], (json{{"boot_vcpus", 2}, {"max_vcpus", 4}}));
+  EXPECT_EQ(body["memory"], (json{{"size", 536870912}, {"hotplug_size", 268435456}, {"hotplug_method", "VirtioMem"}}));
+}
+
 TEST(CloudHypervisorVmConfigTest, TapOfTheHostKeepsItsAddress) {
   const VmConfig config = vm_config(whole_machine(), {"/vms/web", "/run/x", ""});
   EXPECT_EQ(config.net.front().ip, "");
   EXPECT_EQ(config.net.front().mask, "");
+}
+
+TEST(CloudHypervisorVmConfigTest, CardThatWasPluggedInKeepsItsNameAndItsNetwork) {
+  MachineConfig machine = whole_machine();
+  machine.nics.push_back({.kind = NicKind::Tap,
+                          .mac_address = "52:54:00:12:34:57",
+                          .tap_name = "vmtestc6130001",
+                          .host_address = "198.19.0.1",
+                          .hotplug_port = 3});
+  const json expected = json::parse(R"({"tap": "vmtestc6130001", "ip": "198.19.0.1", "mask": "255.255.255.252",
+                                        "mac": "52:54:00:12:34:57", "id": "net-port3"})");
+  EXPECT_EQ(to_json(vm_config(machine, kPaths))["net"][1], expected);
 }
 
 TEST(CloudHypervisorVmConfigTest, UserModeNetworkIsUnsupported) {

@@ -1,17 +1,23 @@
 // What every driver promises, tried on each: life cycle, order, states, ends, handles, and that nothing is left.
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <net/if.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "failure.h"
@@ -34,6 +40,13 @@ using testing::wait_until;
 
 /// What tests wait for is there at once, unless the host is busy.
 Deadline soon() { return Deadline::after(20s); }
+
+/// As long as it lives nobody else's cards are there.
+struct OwnNetwork {
+  ~OwnNetwork() { ::setns(before.get(), CLONE_NEWNET); }
+  FileDescriptor before = open_file("/proc/thread-self/ns/net", O_RDONLY);
+  bool made = ::unshare(CLONE_NEWNET) == 0;
+};
 
 class DriverContract : public ::testing::TestWithParam<Subject> {
  protected:
@@ -65,6 +78,34 @@ class DriverContract : public ::testing::TestWithParam<Subject> {
     return vms_.back();
   }
   VmHandle start() { return driver_->start(prepare(), machine()); }
+  VmHandle start_with_ports() {
+    MachineConfig with_ports = machine();
+    with_ports.hotplug_ports = 2;
+    return driver_->start(prepare(), with_ports);
+  }
+  VmHandle start_with_room() {
+    MachineConfig with_room = machine();
+    with_room.max_vcpus = 3;
+    with_room.max_memory_mib = with_room.memory_mib + 128;
+    return driver_->start(prepare(), with_room);
+  }
+  /// An empty disk for the first port.
+  [[nodiscard]] DiskConfig disk(const std::string& id) const {
+    const fs::path file = folder_.path() / (id + ".raw");
+    write_file(file, std::string(1 << 20, '\0'), 0600);
+    return {.path = file, .format = DiskFormat::Raw, .id = id, .hotplug_port = 0};
+  }
+  /// A card for that port.
+  [[nodiscard]] static NicConfig card(unsigned port) {
+    return {.kind = NicKind::Tap, .mac_address = "52:54:00:12:34:6" + std::to_string(port), .hotplug_port = port};
+  }
+  [[nodiscard]] static std::set<std::string> network_cards() {
+    std::set<std::string> names;
+    struct if_nameindex* const all = ::if_nameindex();
+    for (auto* one = all; one != nullptr && one->if_index != 0; ++one) names.insert(one->if_name);
+    ::if_freenameindex(all);
+    return names;
+  }
   void crash(const VmHandle& vm) {
     GetParam().crash(*driver_, vm);
     ASSERT_TRUE(driver_->wait_exit(vm, 20s)) << "it goes on";
@@ -110,6 +151,8 @@ TEST_P(DriverContract, FacetsAreThereWhereTheyAreClaimed) {
   EXPECT_EQ(driver_->templates() != nullptr, driver_->support(Capability::Snapshot).supported());
   EXPECT_EQ(driver_->hotplug() != nullptr, driver_->support(Capability::DiskHotplug).supported());
   EXPECT_EQ(driver_->migration() != nullptr, driver_->support(Capability::LiveMigration).supported());
+  EXPECT_EQ(driver_->resizing() != nullptr, driver_->support(Capability::MemoryHotplug).supported());
+  EXPECT_EQ(driver_->inspection() != nullptr, driver_->support(Capability::Counters).supported());
 }
 
 TEST_P(DriverContract, PreparedVmHasItsFoldersAndNothingRuns) {
@@ -399,6 +442,222 @@ TEST_P(DriverContract, ConsoleLogIsThereWhileItRuns) {
   if (console.kind == ConsoleEndpoint::Kind::UnixSocket) {
     EXPECT_TRUE(connect_unix(console.address));
   }
+}
+
+TEST_P(DriverContract, DiskIsPluggedInOrLeavesThePortFree) {
+  if (driver_->hotplug() == nullptr) GTEST_SKIP() << "it plugs nothing in";
+  const VmHandle vm = start_with_ports();
+  HotplugFacet& hotplug = *driver_->hotplug();
+  DiskConfig gone = disk("extra");
+  gone.path = "/nonexistent/gone.raw";
+  const std::string why = failure_of([&] { hotplug.attach_disk(vm, gone, soon()); });
+  EXPECT_NE(why.find("cannot plug disk \"extra\" into VM \"probe\""), std::string::npos) << why;
+  hotplug.attach_disk(vm, disk("extra"), soon());
+  EXPECT_THROW(hotplug.attach_disk(vm, disk("extra"), soon()), Error) << "it was there already";
+  EXPECT_EQ(driver_->state(vm), VmState::Running);
+}
+
+TEST_P(DriverContract, DiskIsPluggedInWhileTheVmRunsOnly) {
+  if (driver_->hotplug() == nullptr) GTEST_SKIP() << "it plugs nothing in";
+  for (const VmState state : resting_states()) {
+    if (state == VmState::Running) continue;
+    const VmHandle vm = in(state);
+    EXPECT_THROW(driver_->hotplug()->attach_disk(vm, disk("extra"), soon()), Error) << to_string(state);
+    EXPECT_EQ(driver_->state(vm), state);
+    driver_->destroy(vm);
+  }
+}
+
+TEST_P(DriverContract, GuestThatKeepsADiskIsATimeout) {
+  if (driver_->hotplug() == nullptr || GetParam().lets_go) GTEST_SKIP() << "no guest is asked";
+  const VmHandle vm = start_with_ports();
+  driver_->hotplug()->attach_disk(vm, disk("extra"), soon());
+  EXPECT_THROW(driver_->hotplug()->detach_disk(vm, disk("extra"), Deadline::after(500ms)), Timeout);
+  EXPECT_EQ(driver_->state(vm), VmState::Running);
+}
+
+TEST_P(DriverContract, CardOnATapIsPluggedInWithANetworkOfItsOwn) {
+  if (!driver_->support(Capability::NetworkHotplug).supported()) GTEST_SKIP() << "it plugs no cards in";
+  if (const Support tap = driver_->support(Capability::Tap); !tap.supported()) GTEST_SKIP() << tap.why;
+  const VmHandle vm = start_with_ports();
+  HotplugFacet& hotplug = *driver_->hotplug();
+  const PluggedNic first = hotplug.attach_nic(vm, card(0), soon());
+  const PluggedNic second = hotplug.attach_nic(vm, card(1), soon());
+  EXPECT_NE(first.static_address, second.static_address);
+  EXPECT_NE(first.static_address, vm.static_address);
+  EXPECT_EQ(first.nic.host_address, first.gateway);
+  EXPECT_NE(::if_nametoindex(first.nic.tap_name.c_str()), 0U) << first.nic.tap_name;
+  EXPECT_NE(::if_nametoindex(second.nic.tap_name.c_str()), 0U) << second.nic.tap_name;
+  (void)driver_->stop(vm, 0ms);
+  MachineConfig again = machine();
+  again.hotplug_ports = 2;
+  again.nics.insert(again.nics.end(), {first.nic, second.nic});
+  (void)driver_->start(vm, again);
+  EXPECT_EQ(driver_->state(vm), VmState::Running);
+  EXPECT_NE(::if_nametoindex(first.nic.tap_name.c_str()), 0U) << first.nic.tap_name;
+  driver_->destroy(vm);
+  EXPECT_TRUE(wait_until([&] { return ::if_nametoindex(first.nic.tap_name.c_str()) == 0; }, soon()));
+  EXPECT_TRUE(wait_until([&] { return ::if_nametoindex(second.nic.tap_name.c_str()) == 0; }, soon()));
+}
+
+TEST_P(DriverContract, CardThatIsRefusedLeavesNoTap) {
+  if (!driver_->support(Capability::NetworkHotplug).supported()) GTEST_SKIP() << "it plugs no cards in";
+  if (const Support tap = driver_->support(Capability::Tap); !tap.supported()) GTEST_SKIP() << tap.why;
+  const OwnNetwork network;
+  if (!network.made) GTEST_SKIP() << "a network namespace needs root";
+  const VmHandle vm = start_with_ports();
+  HotplugFacet& hotplug = *driver_->hotplug();
+  (void)hotplug.attach_nic(vm, card(0), soon());
+  const auto taps = network_cards();
+  EXPECT_THROW((void)hotplug.attach_nic(vm, card(0), soon()), Error) << "the port is taken";
+  NicConfig odd = card(1);
+  odd.mac_address = "no address";
+  EXPECT_THROW((void)hotplug.attach_nic(vm, odd, soon()), Error);
+  NicConfig nowhere = card(1);
+  nowhere.hotplug_port.reset();
+  EXPECT_THROW((void)hotplug.attach_nic(vm, nowhere, soon()), Error);
+  EXPECT_TRUE(wait_until([&] { return network_cards() == taps; }, soon())) << "a TAP is left";
+  EXPECT_EQ(driver_->state(vm), VmState::Running);
+  EXPECT_NO_THROW((void)hotplug.attach_nic(vm, card(1), soon()));
+}
+
+TEST_P(DriverContract, VcpusComeWithinTheMachinesRoom) {
+  if (!driver_->support(Capability::CpuHotplug).supported()) GTEST_SKIP() << "it plugs no vCPUs in";
+  const VmHandle vm = start_with_room();
+  ResizeFacet& resizing = *driver_->resizing();
+  EXPECT_EQ(resizing.size(vm, soon()).vcpus, 1U);
+  resizing.resize_vcpus(vm, 3, soon());
+  EXPECT_EQ(resizing.size(vm, soon()).vcpus, 3U);
+  resizing.resize_vcpus(vm, 3, soon());
+  const std::string why = failure_of([&] { resizing.resize_vcpus(vm, 4, soon()); });
+  EXPECT_NE(why.find("cannot give VM \"probe\" 4 vCPUs"), std::string::npos) << why;
+  EXPECT_NE(why.find("MachineConfig::max_vcpus"), std::string::npos) << why;
+  EXPECT_THROW(resizing.resize_vcpus(vm, 0, soon()), Error);
+  EXPECT_EQ(resizing.size(vm, soon()).vcpus, 3U);
+  EXPECT_EQ(driver_->state(vm), VmState::Running);
+}
+
+TEST_P(DriverContract, MemoryStaysWithinTheMachinesRoom) {
+  if (driver_->resizing() == nullptr) GTEST_SKIP() << "its VMs keep their size";
+  const VmHandle vm = start_with_room();
+  ResizeFacet& resizing = *driver_->resizing();
+  const unsigned memory_mib = machine().memory_mib;
+  EXPECT_EQ(resizing.size(vm, soon()).memory_mib, memory_mib);
+  // Whether anything of it is taken is the guest's business, and here is none.
+  EXPECT_NO_THROW(resizing.resize_memory(vm, memory_mib + 128, soon()));
+  const std::string more = failure_of([&] { resizing.resize_memory(vm, memory_mib + 256, soon()); });
+  EXPECT_NE(more.find("MachineConfig::max_memory_mib"), std::string::npos) << more;
+  const std::string less = failure_of([&] { resizing.resize_memory(vm, memory_mib - 2, soon()); });
+  EXPECT_NE(less.find("memory_balloon"), std::string::npos) << less;
+  EXPECT_EQ(driver_->state(vm), VmState::Running);
+}
+
+TEST_P(DriverContract, MachineWithoutRoomKeepsItsSize) {
+  if (driver_->resizing() == nullptr) GTEST_SKIP() << "its VMs keep their size";
+  const VmHandle vm = start();
+  ResizeFacet& resizing = *driver_->resizing();
+  EXPECT_THROW(resizing.resize_vcpus(vm, 2, soon()), Error);
+  EXPECT_THROW(resizing.resize_memory(vm, machine().memory_mib + 128, soon()), Error);
+  EXPECT_EQ(resizing.size(vm, soon()), (MachineSize{1, machine().memory_mib}));
+}
+
+TEST_P(DriverContract, DiskGrows) {
+  if (!driver_->support(Capability::DiskResize).supported()) GTEST_SKIP() << "its disks keep their size";
+  MachineConfig with_disk = machine();
+  with_disk.disks = {disk("data0")};
+  with_disk.disks.front().hotplug_port.reset();
+  const VmHandle vm = driver_->start(prepare(), with_disk);
+  ResizeFacet& resizing = *driver_->resizing();
+  resizing.resize_disk(vm, "data0", 3, soon());
+  EXPECT_EQ(fs::file_size(with_disk.disks.front().path), 3U << 20);
+  const std::string smaller = failure_of([&] { resizing.resize_disk(vm, "data0", 3, soon()); });
+  EXPECT_NE(smaller.find("it has 3 MiB, and disks only grow"), std::string::npos) << smaller;
+  const std::string unknown = failure_of([&] { resizing.resize_disk(vm, "data1", 4, soon()); });
+  EXPECT_NE(unknown.find("has no disk \"data1\""), std::string::npos) << unknown;
+  EXPECT_EQ(driver_->state(vm), VmState::Running);
+}
+
+TEST_P(DriverContract, SizeChangesWhileTheVmRunsOnly) {
+  if (driver_->resizing() == nullptr) GTEST_SKIP() << "its VMs keep their size";
+  for (const VmState state : resting_states()) {
+    if (state == VmState::Running) continue;
+    const VmHandle vm = in(state);
+    EXPECT_THROW(driver_->resizing()->resize_vcpus(vm, 1, soon()), Error) << to_string(state);
+    EXPECT_THROW(driver_->resizing()->resize_memory(vm, machine().memory_mib, soon()), Error) << to_string(state);
+    EXPECT_THROW(driver_->resizing()->resize_disk(vm, "root", 1, soon()), Error) << to_string(state);
+    EXPECT_THROW((void)driver_->resizing()->size(vm, soon()), Error) << to_string(state);
+    EXPECT_EQ(driver_->state(vm), state);
+    driver_->destroy(vm);
+  }
+}
+
+TEST_P(DriverContract, DisksAndCardsAreCounted) {
+  if (driver_->inspection() == nullptr) GTEST_SKIP() << "it counts nothing";
+  if (driver_->disk_needs().formats.empty()) GTEST_SKIP() << "its counters are a script's";
+  MachineConfig counted = machine();
+  counted.disks = {disk("data0")};
+  counted.disks.front().hotplug_port.reset();
+  const VmHandle vm = driver_->start(prepare(), counted);
+  std::set<std::pair<std::string, std::string>> names;
+  const auto look = [&] {
+    names.clear();
+    for (const Counter& one : driver_->inspection()->counters(vm, soon())) names.emplace(one.device, one.name);
+  };
+  look();
+  for (const char* name : {"read_bytes", "write_bytes", "read_ops", "write_ops"})
+    EXPECT_EQ(names.count({"data0", name}), 1U) << name;
+  for (const char* name : {"rx_bytes", "tx_bytes", "rx_frames", "tx_frames"})
+    EXPECT_EQ(names.count({"net0", name}), GetParam().nic == NicKind::Tap ? 1U : 0U) << name;
+  if (!driver_->support(Capability::NetworkHotplug).supported() || !driver_->support(Capability::Tap).supported()) return;
+  (void)driver_->stop(vm, 0ms);
+  counted.hotplug_ports = 2;
+  (void)driver_->start(vm, counted);
+  (void)driver_->inspection()->counters(vm, soon());
+  (void)driver_->hotplug()->attach_nic(vm, card(1), soon());
+  look();
+  EXPECT_EQ(names.count({"net-port1", "rx_bytes"}), 1U);
+}
+
+TEST_P(DriverContract, RunningVmIsInterruptedOthersNot) {
+  if (driver_->inspection() == nullptr) GTEST_SKIP() << "it cannot interrupt";
+  for (const VmState state : resting_states()) {
+    const VmHandle vm = in(state);
+    if (state == VmState::Running) {
+      EXPECT_NO_THROW(driver_->inspection()->inject_nmi(vm, soon()));
+    } else {
+      EXPECT_THROW(driver_->inspection()->inject_nmi(vm, soon()), Error) << to_string(state);
+    }
+    if (state != VmState::Running && state != VmState::Suspended) {
+      EXPECT_THROW((void)driver_->inspection()->counters(vm, soon()), Error) << to_string(state);
+    }
+    EXPECT_EQ(driver_->state(vm), state);
+    driver_->destroy(vm);
+  }
+}
+
+TEST_P(DriverContract, MemoryIsDumpedAndTheVmStaysAsItIs) {
+  if (driver_->inspection() == nullptr) GTEST_SKIP() << "it dumps no memory";
+  if (driver_->disk_needs().formats.empty()) GTEST_SKIP() << "there is no memory";
+  ::setenv("VMTEST_SIM_CH_GUEST_DEBUG", "1", 1);
+  const fs::path core = folder_.path() / "core";
+  const VmHandle vm = start();
+  driver_->inspection()->dump_memory(vm, core, soon());
+  EXPECT_EQ(driver_->state(vm), VmState::Running);
+  EXPECT_EQ(fs::status(core).permissions(), fs::perms::owner_read | fs::perms::owner_write);
+  EXPECT_GE(fs::file_size(core), std::uintmax_t{machine().memory_mib} << 20);
+  const FileDescriptor file = open_file(core, O_RDONLY);
+  char head[18] = {};
+  ASSERT_EQ(::read(file.get(), head, sizeof head), static_cast<ssize_t>(sizeof head));
+  EXPECT_EQ(std::string(head, 4),
+            "\x7f"
+            "ELF");
+  EXPECT_EQ(head[16], 4) << "it is no core";
+  EXPECT_THROW(driver_->inspection()->dump_memory(vm, core, soon()), Error) << "it was there";
+  EXPECT_TRUE(fs::exists(core));
+  EXPECT_THROW(driver_->inspection()->dump_memory(vm, folder_.path() / "none" / "core", soon()), Error);
+  (void)driver_->suspend(vm);
+  driver_->inspection()->dump_memory(vm, folder_.path() / "core2", soon());
+  EXPECT_EQ(driver_->state(vm), VmState::Suspended);
 }
 
 TEST_P(DriverContract, SeveralVmsLiveSideBySide) {

@@ -29,6 +29,8 @@ struct Subject {
   std::function<void(Driver& driver, const VmHandle& vm)> crash;
   /// Processes of a running VM, which destroy() must end.
   std::function<std::vector<pid_t>(const VmHandle& vm)> processes = [](const VmHandle&) { return std::vector<pid_t>(); };
+  /// Whether a disk is taken away without asking the guest.
+  bool lets_go = false;
   /// Why another process cannot use a handle; empty when it can.
   std::string only_in_process = {};
 };

@@ -80,6 +80,7 @@ Subject vz() {
   subject.bad_machine = subject.machine;
   subject.bad_machine.disks = {{.path = "/nonexistent/gone.raw", .format = DiskFormat::Raw, .id = "root"}};
   subject.refusal = "gone.raw";
+  subject.lets_go = true;
   subject.crash = [](Driver&, const VmHandle& vm) {
     ::kill(SupervisorConnection::connect(vm.supervisor_socket())->status().processes.at("vmtest-vz-helper"), SIGKILL);
   };

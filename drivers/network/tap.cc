@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <sstream>
 
 #include "vmtest/error.h"
@@ -116,6 +117,8 @@ bool collides(const TapSubnet& subnet, const std::vector<Route>& routes) {
 
 TapDevice make_tap() { return attach("vmtest%d"); }
 
+TapDevice make_tap(const std::string& name) { return attach(name); }
+
 TapDevice open_tap(const std::string& name) {
   const FileDescriptor socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   ifreq request = interface_request(name);
@@ -123,6 +126,15 @@ TapDevice open_tap(const std::string& name) {
     throw Error("there is no TAP \"" + name + "\" on this host; leave its name empty to have one made");
   }
   return attach(name);
+}
+
+std::string tap_of_descriptor(pid_t process, const std::string& descriptor) {
+  // Linux' drivers/net/tun.c writes a line "iff:\tNAME" there.
+  std::ifstream lines("/proc/" + std::to_string(process) + "/fdinfo/" + descriptor);
+  for (std::string key, value; lines >> key >> value;) {
+    if (key == "iff:") return value;
+  }
+  return {};
 }
 
 void configure_interface(const std::string& name, const std::string& address, int prefix_length) {

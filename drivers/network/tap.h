@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -48,8 +50,12 @@ struct TapDevice {
 };
 /// Makes a TAP named by the kernel (vmtest0 ...). Throws Unsupported when this host or user cannot.
 [[nodiscard]] TapDevice make_tap();
+/// The same by a name of ours. Throws Error when somebody else has it.
+[[nodiscard]] TapDevice make_tap(const std::string& name);
 /// Attaches to the TAP `name`, which must exist. Throws Error when it does not or is in use, Unsupported as above.
 [[nodiscard]] TapDevice open_tap(const std::string& name);
+/// The name of the TAP behind a descriptor of a process, by its number there; empty when it is none.
+[[nodiscard]] std::string tap_of_descriptor(pid_t process, const std::string& descriptor);
 /// Gives the interface an address and sets it up.
 void configure_interface(const std::string& name, const std::string& address, int prefix_length);
 

@@ -157,6 +157,14 @@ TEST_F(TapDeviceTest, IsGoneWithItsDescriptor) {
   EXPECT_EQ(::if_nametoindex(name.c_str()), 0U);
 }
 
+TEST_F(TapDeviceTest, IsFoundByItsDescriptor) {
+  const TapDevice tap = make_tap("vmtestnamed");
+  EXPECT_EQ(tap.name, "vmtestnamed");
+  EXPECT_EQ(tap_of_descriptor(::getpid(), std::to_string(tap.descriptor.get())), "vmtestnamed");
+  EXPECT_EQ(tap_of_descriptor(::getpid(), "0"), "");
+  EXPECT_EQ(tap_of_descriptor(::getpid(), "99999"), "");
+}
+
 TEST_F(TapDeviceTest, GetsItsSubnetsAddressAndRoute) {
   const TapDevice tap = make_tap();
   const TapNetwork network = take_tap_network();

@@ -41,6 +41,8 @@ class NoopDriver::World {
     const NoopDriver* owner = nullptr;
     VmState state = VmState::Prepared;
     std::optional<MachineConfig> config = {};
+    /// At present.
+    unsigned memory_mib = 0;
     std::optional<VmExit> exit = {};
     /// Boots so far.
     unsigned boots = 0;
@@ -204,9 +206,13 @@ Support NoopDriver::support(Capability capability) const {
     case Capability::PauseResume:
     case Capability::SerialFile:
     case Capability::ReadinessMarker:
+    case Capability::CpuHotplug:
+    case Capability::MemoryHotplug:
+    case Capability::MemoryBalloon:
+    case Capability::Counters:
       return {Support::Kind::Supported, ""};
     default:
-      return {Support::Kind::NotOffered, "a VM of the driver noop has states and a console, and nothing else"};
+      return {Support::Kind::NotOffered, "a VM of the driver noop has states, sizes and a console, and nothing else"};
   }
 }
 
@@ -258,6 +264,7 @@ VmHandle NoopDriver::start(const VmHandle& vm, const MachineConfig& machine) {
   World::Machine& target = world_->require(vm, {VmState::Prepared, VmState::Stopped}, "start");
   target.state = VmState::Running;
   target.config = machine;
+  target.memory_mib = machine.memory_mib;
   target.exit.reset();
   if (target.script.ending) target.ends_at = Clock::now() + target.script.ending->after;
   world_->boot(target);
@@ -347,6 +354,64 @@ void NoopDriver::end(const std::string& vm, const VmExit& exit) {
   World::Machine& machine = world_->named(vm);
   (void)world_->require(machine.handle, {VmState::Running, VmState::Suspended}, "end");
   world_->end(machine, exit);
+}
+
+void NoopDriver::resize_vcpus(const VmHandle& vm, unsigned vcpus, const Deadline&) {
+  begin("resize_vcpus", vm);
+  const std::lock_guard lock(world_->mutex);
+  MachineConfig& config = *world_->require(vm, {VmState::Running}, "be resized").config;
+  const unsigned most = std::max(config.vcpus, config.max_vcpus);
+  if (vcpus == 0 || vcpus > most) {
+    throw Error("cannot give VM \"" + vm.name + "\" " + std::to_string(vcpus) + " vCPUs: it was started with room for 1 to " +
+                std::to_string(most) + " (MachineConfig::max_vcpus)");
+  }
+  // What it had is room from now on.
+  config.max_vcpus = most;
+  config.vcpus = vcpus;
+}
+
+void NoopDriver::resize_memory(const VmHandle& vm, unsigned memory_mib, const Deadline&) {
+  begin("resize_memory", vm);
+  const std::lock_guard lock(world_->mutex);
+  World::Machine& machine = world_->require(vm, {VmState::Running}, "be resized");
+  const unsigned least = machine.config->memory_balloon ? 1 : machine.config->memory_mib;
+  const unsigned most = std::max(machine.config->memory_mib, machine.config->max_memory_mib);
+  if (memory_mib < least || memory_mib > most) {
+    throw Error("cannot give VM \"" + vm.name + "\" " + std::to_string(memory_mib) +
+                " MiB of memory: it was started with room for " + std::to_string(least) + " to " + std::to_string(most) +
+                " (MachineConfig::max_memory_mib, and memory_balloon for less)");
+  }
+  machine.memory_mib = memory_mib;
+}
+
+void NoopDriver::resize_disk(const VmHandle& vm, const std::string& disk, std::uint64_t, const Deadline&) {
+  begin("resize_disk", vm);
+  throw Unsupported("cannot resize disk \"" + disk + "\" of VM \"" + vm.name + "\": a VM of the driver noop has no disks");
+}
+
+MachineSize NoopDriver::size(const VmHandle& vm, const Deadline&) {
+  const std::lock_guard lock(world_->mutex);
+  const World::Machine& machine = world_->require(vm, {VmState::Running}, "tell its size");
+  return {machine.config->vcpus, machine.memory_mib};
+}
+
+std::vector<Counter> NoopDriver::counters(const VmHandle& vm, const Deadline&) {
+  const std::lock_guard lock(world_->mutex);
+  return world_->require(vm, {VmState::Running, VmState::Suspended}, "tell what it counts").script.counters;
+}
+
+void NoopDriver::inject_nmi(const VmHandle& vm, const Deadline&) {
+  begin("inject_nmi", vm);
+  const std::lock_guard lock(world_->mutex);
+  (void)world_->require(vm, {VmState::Running}, "be interrupted");
+}
+
+void NoopDriver::dump_memory(const VmHandle& vm, const fs::path& file, const Deadline&) {
+  begin("dump_memory", vm);
+  const std::lock_guard lock(world_->mutex);
+  (void)world_->require(vm, {VmState::Running, VmState::Suspended}, "be dumped");
+  with_context("cannot dump the memory of VM \"" + vm.name + "\"",
+               [&] { (void)open_file(file, O_WRONLY | O_CREAT | O_EXCL, 0600); });
 }
 
 std::unique_ptr<Guest> NoopDriver::connect_guest(const VmHandle& vm) {

@@ -65,6 +65,11 @@ class CommandLine {
   [[nodiscard]] bool x86() const { return machine_.architecture == Architecture::X86_64; }
   [[nodiscard]] std::string socket(const char* name) const { return qemu_escape((paths_.runtime_dir / name).string()); }
 
+  /// Memory that may come while it runs.
+  [[nodiscard]] unsigned pluggable_mib() const {
+    return machine_.max_memory_mib > machine_.memory_mib ? machine_.max_memory_mib - machine_.memory_mib : 0;
+  }
+
   void add_board() {
     if (machine_.accelerator == Accelerator::Auto) throw Error("the accelerator of a machine must be settled before it starts");
     const bool kvm = machine_.accelerator == Accelerator::Kvm;
@@ -72,8 +77,25 @@ class CommandLine {
     board += std::string(",accel=") + (kvm ? "kvm" : "tcg") + ",memory-backend=ram0,dump-guest-core=off";
     if (machine_.boot == BootMode::Uefi) board += ",pflash0=firmware-code,pflash1=firmware-variables";
     const std::string fallback = kvm ? "host" : "max";
-    add({"-machine", board, "-cpu", machine_.cpu_model.empty() ? fallback : machine_.cpu_model});
-    add({"-smp", std::to_string(machine_.vcpus), "-m", std::to_string(machine_.memory_mib)});
+    add({"-machine", board});
+    const std::string model = machine_.cpu_model.empty() ? fallback : machine_.cpu_model;
+    add({"-cpu", model});
+    std::string vcpus = std::to_string(machine_.vcpus);
+    const bool grows = machine_.max_vcpus > machine_.vcpus;
+    if (grows) {
+      if (!x86()) throw Unsupported("QEMU plugs vCPUs into x86_64 machines only");
+      const std::string most = std::to_string(machine_.max_vcpus);
+      vcpus += ",maxcpus=" + most + ",sockets=1,dies=1,cores=" + most + ",threads=1";
+    }
+    std::string memory = std::to_string(machine_.memory_mib);
+    if (pluggable_mib() != 0) memory += ",maxmem=" + std::to_string(machine_.max_memory_mib) + "M,slots=1";
+    add({"-smp", vcpus, "-m", memory});
+    if (machine_.plugged_vcpus != 0 && !grows) throw Error("vCPUs were plugged into a machine without room for them");
+    // Not a part of the above: other devices have queues for as many vCPUs as a machine began with.
+    for (unsigned i = machine_.vcpus; i < machine_.vcpus + machine_.plugged_vcpus; ++i) {
+      add({"-device", model.substr(0, model.find(',')) + "-x86_64-cpu,id=" + plugged_vcpu(i) +
+                          ",socket-id=0,die-id=0,core-id=" + std::to_string(i) + ",thread-id=0"});
+    }
     const std::string size = ",id=ram0,size=" + std::to_string(machine_.memory_mib) + "M";
     if (machine_.memory_file) {
       const bool shared = machine_.memory_file->mapping == MemoryFile::Mapping::Shared;
@@ -178,6 +200,11 @@ class CommandLine {
            "virtserialport,bus=serial0.0,id=agent0,chardev=agent,name=org.vmtest.agent"});
     }
     if (machine_.random_number_generator) add({"-device", "virtio-rng-pci,id=rng0"});
+    if (pluggable_mib() != 0) {
+      const std::string memory = std::string(kPluggedMemory);
+      add({"-object", "memory-backend-ram,id=" + memory + "-ram,reserve=off,size=" + std::to_string(pluggable_mib()) + "M",
+           "-device", "virtio-mem-pci,id=" + memory + ",memdev=" + memory + "-ram,requested-size=0"});
+    }
     if (machine_.memory_balloon) add({"-device", "virtio-balloon-pci,id=balloon0"});
     // Tells a guest that it was forked, so that its kernel reseeds its random numbers.
     if (x86()) {
@@ -197,6 +224,7 @@ class CommandLine {
 }  // namespace
 
 std::string hotplug_bus(unsigned port) { return "port" + std::to_string(port); }
+std::string plugged_vcpu(std::size_t place) { return "vcpu" + std::to_string(place); }
 std::string hotplug_netdev(unsigned port) { return "net-port" + std::to_string(port); }
 std::string hotplug_nic(unsigned port) { return "nic-port" + std::to_string(port); }
 

@@ -37,6 +37,8 @@ inline constexpr const char* kAgentSocket = "agent.sock";
 inline constexpr const char* kVncSocket = "vnc.sock";
 /// Number that the first TAP's descriptor has in QEMU; further ones follow.
 inline constexpr int kFirstTapDescriptor = 3;
+/// The device by which memory comes and goes while the guest runs.
+inline constexpr const char* kPluggedMemory = "memory0";
 
 /// QEMU's program for a guest: "qemu-system-x86_64".
 [[nodiscard]] std::string qemu_program(Architecture architecture);
@@ -48,6 +50,8 @@ inline constexpr int kFirstTapDescriptor = 3;
 [[nodiscard]] std::vector<std::string> qemu_command_line(const MachineConfig& machine, const QemuPaths& paths);
 /// QEMU's name of a port for devices that are plugged in later.
 [[nodiscard]] std::string hotplug_bus(unsigned port);
+/// QEMU's name of a vCPU that is plugged in.
+[[nodiscard]] std::string plugged_vcpu(std::size_t place);
 /// QEMU's names of the two halves of a card that is plugged into a port.
 [[nodiscard]] std::string hotplug_netdev(unsigned port);
 [[nodiscard]] std::string hotplug_nic(unsigned port);

@@ -89,6 +89,36 @@ TEST(QemuCommandLineTest, PortIsForwardedIntoTheFirstUserNetwork) {
   EXPECT_EQ(forwarding_netdev(machine), "net-port3");
 }
 
+TEST(QemuCommandLineTest, RoomToGrow) {
+  MachineConfig machine;
+  machine.vcpus = 2;
+  machine.max_vcpus = 4;
+  machine.max_memory_mib = 512;
+  const Words words = qemu_command_line(machine, kPaths);
+  EXPECT_TRUE(has_option(words, "-smp", "2,maxcpus=4,sockets=1,dies=1,cores=4,threads=1"));
+  EXPECT_TRUE(has_option(words, "-m", "256,maxmem=512M,slots=1"));
+  EXPECT_TRUE(has_option(words, "-object", "memory-backend-ram,id=memory0-ram,reserve=off,size=256M"));
+  EXPECT_TRUE(has_option(words, "-device", "virtio-mem-pci,id=memory0,memdev=memory0-ram,requested-size=0"));
+}
+
+TEST(QemuCommandLineTest, VcpusThatAFrozenMachineHadBeenGiven) {
+  MachineConfig machine;
+  machine.vcpus = 2;
+  machine.max_vcpus = 4;
+  machine.plugged_vcpus = 1;
+  EXPECT_TRUE(has_option(qemu_command_line(machine, kPaths), "-device",
+                         "max-x86_64-cpu,id=vcpu2,socket-id=0,die-id=0,core-id=2,thread-id=0"));
+  machine.max_vcpus = 0;
+  EXPECT_THROW((void)qemu_command_line(machine, kPaths), Error);
+}
+
+TEST(QemuCommandLineTest, VcpusComeToX86MachinesOnly) {
+  MachineConfig machine;
+  machine.architecture = Architecture::Aarch64;
+  machine.max_vcpus = 2;
+  EXPECT_THROW((void)qemu_command_line(machine, kPaths), Unsupported);
+}
+
 TEST(QemuCommandLineTest, WholeUefiBootWithEverything) {
   MachineConfig machine;
   machine.accelerator = Accelerator::Kvm;

@@ -7,6 +7,7 @@
 #include "qemu_command_line.h"
 #include "qemu_vm.h"
 #include "state_rules.h"
+#include "supervised/host_side.h"
 #include "vmtest/error.h"
 #include "vmtest/qemu_driver.h"
 
@@ -22,6 +23,12 @@ std::string bus_of(std::optional<unsigned> port) {
   return hotplug_bus(*port);
 }
 
+/// Gives back what the supervisor keeps of a card on a TAP.
+void release_tap(SupervisorConnection& supervisor, const NicConfig& nic) {
+  supervisor.release(held_tap(nic));
+  if (!nic.host_address.empty()) supervisor.release(held_network(nic));
+}
+
 /// Plugs in a device whose other half is there already; takes that away again when it cannot be done.
 void add_device(QmpClient& qemu, const json& device, const std::pair<std::string, json>& undo, const Deadline& deadline) {
   try {
@@ -33,6 +40,43 @@ void add_device(QmpClient& qemu, const json& device, const std::pair<std::string
     }
     throw;
   }
+}
+
+void add_card(QmpClient& qemu, const json& netdev, const json& device, const Deadline& deadline) {
+  qemu.execute("netdev_add", netdev, deadline);
+  add_device(qemu, device, {"netdev_del", {{"id", netdev.at("id")}}}, deadline);
+}
+
+/// On a TAP of that name, or one that is made. The supervisor keeps it for a later start.
+PluggedNic add_card_on_tap(SupervisorConnection& supervisor, QmpClient& qemu, const NicConfig& nic, const json& device,
+                           const Deadline& deadline) {
+  PluggedNetwork network;
+  TapDevice tap;
+  if (nic.tap_name.empty()) {
+    network = take_plugged_network(nic);
+    tap = make_tap(network.card.nic.tap_name);
+    configure_interface(tap.name, network.card.gateway, kTapPrefixLength);
+  } else {
+    network.card.nic = nic;
+    tap = open_tap(nic.tap_name);
+  }
+  const PluggedNic& card = network.card;
+  // First the supervisor: what QEMU has alone would be lost at its next start.
+  supervisor.hold(held_tap(card.nic), tap.descriptor.get());
+  try {
+    if (network.claim) supervisor.hold(held_network(card.nic), network.claim.get());
+    const std::string name = held_tap(card.nic);
+    qemu.pass_descriptor(name, tap.descriptor.get(), deadline);
+    add_card(qemu, {{"type", "tap"}, {"id", device.at("netdev")}, {"fd", name}}, device, deadline);
+  } catch (...) {
+    try {
+      release_tap(supervisor, card.nic);
+      qemu.execute("closefd", {{"fdname", held_tap(card.nic)}}, deadline);
+    } catch (const std::exception&) {  // QEMU may have taken it already, and closed it
+    }
+    throw;
+  }
+  return card;
 }
 
 /// Has the guest let go of a device.
@@ -66,24 +110,24 @@ void QemuDriver::attach_disk(const VmHandle& vm, const DiskConfig& disk, const D
   });
 }
 
-void QemuDriver::attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) {
+PluggedNic QemuDriver::attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) {
   require_mac(nic.mac_address);
   const auto target = require_qemu(vm, "be given a network card");
   const std::lock_guard lock(target->order());
   require_state(target->handle(), target->state(), {VmState::Running}, "be given a network card");
-  with_context("cannot plug network card " + nic.mac_address + " into VM \"" + vm.name + "\"", [&] {
-    if (nic.kind == NicKind::Tap) throw Unsupported("a card on a TAP can only be there from the start");
+  return with_context("cannot plug network card " + nic.mac_address + " into VM \"" + vm.name + "\"", [&] {
     const std::string bus = bus_of(nic.hotplug_port);
-    const std::string netdev = hotplug_netdev(*nic.hotplug_port);
     const auto qemu = target->qmp(deadline);
-    qemu->execute("netdev_add", {{"type", "user"}, {"id", netdev}, {"restrict", nic.kind == NicKind::Isolated}}, deadline);
     const json device = {{"driver", "virtio-net-pci"},
                          {"id", hotplug_nic(*nic.hotplug_port)},
-                         {"netdev", netdev},
+                         {"netdev", hotplug_netdev(*nic.hotplug_port)},
                          {"mac", nic.mac_address},
                          {"romfile", ""},
                          {"bus", bus}};
-    add_device(*qemu, device, {"netdev_del", {{"id", netdev}}}, deadline);
+    if (nic.kind == NicKind::Tap) return add_card_on_tap(target->supervisor(), *qemu, nic, device, deadline);
+    add_card(*qemu, {{"type", "user"}, {"id", device.at("netdev")}, {"restrict", nic.kind == NicKind::Isolated}}, device,
+             deadline);
+    return PluggedNic{nic};
   });
 }
 
@@ -108,6 +152,7 @@ void QemuDriver::detach_nic(const VmHandle& vm, const NicConfig& nic, const Dead
     const auto qemu = target->qmp(deadline);
     remove_device(*qemu, hotplug_nic(*nic.hotplug_port), deadline);
     qemu->execute("netdev_del", {{"id", hotplug_netdev(*nic.hotplug_port)}}, deadline);
+    if (nic.kind == NicKind::Tap) release_tap(target->supervisor(), nic);
   });
 }
 

@@ -50,6 +50,10 @@ Support QemuDriver::support(Capability capability) const {
     case Capability::DiskHotplug:
     case Capability::NetworkHotplug:
     case Capability::LiveMigration:
+    case Capability::MemoryBalloon:
+    case Capability::MemoryHotplug:
+    case Capability::DiskResize:
+    case Capability::Counters:
     case Capability::Graphics:
       return supported();
     case Capability::Tap:
@@ -57,21 +61,15 @@ Support QemuDriver::support(Capability capability) const {
     case Capability::UefiBoot:
       return uefi_support();
     case Capability::CpuHotplug:
-      return not_built("by device_add");
+      return host_architecture() == Architecture::X86_64 ? supported() : impossible("QEMU plugs vCPUs into x86_64 machines only");
     case Capability::CpuTopology:
       return not_built("by -smp");
     case Capability::CpuAffinity:
       return not_built("by the vCPUs' thread ids");
-    case Capability::MemoryBalloon:
-      return not_built("the device is there on request, setting its target is missing");
-    case Capability::MemoryHotplug:
-      return not_built("by virtio-mem or pc-dimm");
     case Capability::HugePages:
       return not_built("by a memory backend");
     case Capability::MemoryZones:
       return not_built("by -numa");
-    case Capability::DiskResize:
-      return not_built("by block_resize");
     case Capability::DiskCacheModes:
       return not_built("by cache options of -blockdev");
     case Capability::DiskRateLimit:
@@ -86,8 +84,6 @@ Support QemuDriver::support(Capability capability) const {
       return not_built("by virtiofsd and vhost-user-fs-pci");
     case Capability::ReadOnlyShare:
       return not_built("by virtiofsd and vhost-user-fs-pci");
-    case Capability::Counters:
-      return not_built("by query-stats and query-blockstats");
     case Capability::Vfio:
       return not_built("by vfio-pci");
     case Capability::Vdpa:

@@ -51,17 +51,16 @@ SharedMemory shared_memory_of(const fs::path& state_file) {
   return head.find(kIgnoreShared) == std::string::npos ? SharedMemory::Sent : SharedMemory::LeftOut;
 }
 
-/// The name of the block node that a disk's device writes to at present.
-std::string top_node(const json& blocks, const std::string& disk) {
+}  // namespace
+
+json top_node(const json& blocks, const std::string& disk) {
   for (const json& block : blocks) {
     const std::string device = block.value("qdev", "");
     if (device != disk && device.find("/" + disk + "/") == std::string::npos) continue;
-    return block.at("inserted").at("node-name");
+    return block.at("inserted");
   }
   throw Error("the machine has no disk \"" + disk + "\"");
 }
-
-}  // namespace
 
 void QemuVm::restore(QmpClient& qemu, const fs::path& state_file) {
   const Deadline deadline = Deadline::after(kRestoreTime);
@@ -103,7 +102,7 @@ std::chrono::microseconds QemuVm::checkpoint(const fs::path& state_file, const s
     json actions = json::array();
     const json blocks = qemu->execute("query-block", deadline);
     for (const auto& [id, overlay] : overlays) {
-      const json arguments = {{"node-name", top_node(blocks, id)},
+      const json arguments = {{"node-name", top_node(blocks, id).at("node-name")},
                               {"snapshot-file", overlay.string()},
                               {"snapshot-node-name", "layer-" + random_hex(16)},
                               {"format", "qcow2"},
@@ -127,9 +126,13 @@ std::chrono::microseconds QemuVm::checkpoint(const fs::path& state_file, const s
 std::optional<std::string> QemuDriver::obstacle(const MachineConfig& machine) const {
   if (!machine.extra_arguments.empty()) return "extra arguments for QEMU may bring devices whose state cannot be saved";
   for (const NicConfig& nic : machine.nics) {
+    if (!nic.host_address.empty())
+      return "a card that was plugged in has a TAP of its own, which cannot be another VM's too; detach it";
     if (!nic.tap_name.empty())
       return "a TAP of the host's may be part of a larger network, where its MAC address would be there twice";
   }
+  // QEMU 7.2 gives the host back what a balloon takes by a hole in the memory's file, though that is mapped privately.
+  if (machine.memory_balloon) return "what a balloon takes from a fork would be gone from its template's memory too";
   if (machine.vnc) return "a display is not forked";
   return std::nullopt;
 }

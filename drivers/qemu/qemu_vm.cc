@@ -1,8 +1,8 @@
 #include "qemu_vm.h"
 
-#include <algorithm>
 #include <utility>
 
+#include "supervised/host_side.h"
 #include "vmtest/error.h"
 #include "vmtest/host/process.h"
 #include "vmtest/host/text.h"
@@ -56,9 +56,13 @@ SupervisedProcess QemuVm::describe(const MachineConfig& machine, QemuPaths paths
   SupervisedProcess process;
   process.argv = qemu_command_line(machine, paths);
   process.log_file = "qemu.log";
-  const auto taps =
-      std::count_if(machine.nics.begin(), machine.nics.end(), [](const NicConfig& nic) { return nic.kind == NicKind::Tap; });
-  for (int i = 0; i < taps; ++i) process.descriptors.emplace_back("tap" + std::to_string(i), kFirstTapDescriptor + i);
+  int number = 0;
+  int first_ones = 0;
+  for (const NicConfig& nic : machine.nics) {
+    if (nic.kind != NicKind::Tap) continue;
+    const std::string name = nic.hotplug_port ? held_tap(nic) : "tap" + std::to_string(first_ones++);
+    process.descriptors.emplace_back(name, kFirstTapDescriptor + number++);
+  }
   return process;
 }
 

@@ -29,6 +29,10 @@ struct QemuEnding {
 /// What a run state of QEMU (the "status" of query-status) means for the VM.
 [[nodiscard]] VmState state_of_run_state(const std::string& run_state);
 
+/// The block node that a disk's device writes to at present, out of what query-block says. Throws Error when there is no such
+/// disk.
+[[nodiscard]] nlohmann::json top_node(const nlohmann::json& blocks, const std::string& disk);
+
 /// One VM: the connections to its supervisor and its QEMU.
 class QemuVm final : public SupervisedVm {
  public:

@@ -52,6 +52,10 @@ Facet& require_facet(Facet* facet, const Driver& driver, const char* what) {
 
 TemplateFacet& templates_of(Driver& driver) { return require_facet(driver.templates(), driver, "freeze and fork VMs"); }
 HotplugFacet& hotplug_of(Driver& driver) { return require_facet(driver.hotplug(), driver, "plug devices in"); }
+InspectionFacet& inspection_of(Driver& driver) {
+  return require_facet(driver.inspection(), driver, "look into a VM from outside");
+}
+ResizeFacet& resizing_of(Driver& driver) { return require_facet(driver.resizing(), driver, "resize a VM while it runs"); }
 
 }  // namespace
 
@@ -112,8 +116,8 @@ FileDescriptor RouterDriver::connect_agent(const VmHandle& vm, const Deadline& d
 void RouterDriver::attach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) {
   hotplug_of(driver_of(vm)).attach_disk(vm, disk, deadline);
 }
-void RouterDriver::attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) {
-  hotplug_of(driver_of(vm)).attach_nic(vm, nic, deadline);
+PluggedNic RouterDriver::attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) {
+  return hotplug_of(driver_of(vm)).attach_nic(vm, nic, deadline);
 }
 void RouterDriver::detach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) {
   hotplug_of(driver_of(vm)).detach_disk(vm, disk, deadline);
@@ -124,6 +128,27 @@ void RouterDriver::detach_nic(const VmHandle& vm, const NicConfig& nic, const De
 MigrationReport RouterDriver::migrate(const VmHandle& vm, const MachineConfig& machine, const Deadline& deadline) {
   Driver& driver = driver_of(vm);
   return require_facet(driver.migration(), driver, "migrate VMs").migrate(vm, machine, deadline);
+}
+void RouterDriver::resize_vcpus(const VmHandle& vm, unsigned vcpus, const Deadline& deadline) {
+  resizing_of(driver_of(vm)).resize_vcpus(vm, vcpus, deadline);
+}
+void RouterDriver::resize_memory(const VmHandle& vm, unsigned memory_mib, const Deadline& deadline) {
+  resizing_of(driver_of(vm)).resize_memory(vm, memory_mib, deadline);
+}
+void RouterDriver::resize_disk(const VmHandle& vm, const std::string& disk, std::uint64_t size_mib, const Deadline& deadline) {
+  resizing_of(driver_of(vm)).resize_disk(vm, disk, size_mib, deadline);
+}
+MachineSize RouterDriver::size(const VmHandle& vm, const Deadline& deadline) {
+  return resizing_of(driver_of(vm)).size(vm, deadline);
+}
+std::vector<Counter> RouterDriver::counters(const VmHandle& vm, const Deadline& deadline) {
+  return inspection_of(driver_of(vm)).counters(vm, deadline);
+}
+void RouterDriver::inject_nmi(const VmHandle& vm, const Deadline& deadline) {
+  inspection_of(driver_of(vm)).inject_nmi(vm, deadline);
+}
+void RouterDriver::dump_memory(const VmHandle& vm, const std::filesystem::path& file, const Deadline& deadline) {
+  inspection_of(driver_of(vm)).dump_memory(vm, file, deadline);
 }
 std::unique_ptr<Guest> RouterDriver::connect_guest(const VmHandle& vm) {
   Driver& driver = driver_of(vm);

@@ -97,6 +97,8 @@ TEST_F(RouterDriverTest, FacetsAreTheChosenDrivers) {
   const auto router = RouterDriver::noop_only();
   EXPECT_EQ(router->templates(), nullptr);
   EXPECT_EQ(router->hotplug(), nullptr);
+  EXPECT_NE(router->resizing(), nullptr);
+  EXPECT_NE(router->inspection(), nullptr);
   EXPECT_NE(router->guests(), nullptr);
 }
 

@@ -56,6 +56,20 @@ HostSide take_tap_networks(const PrepareRequest& request) {
   return side;
 }
 
+PluggedNetwork take_plugged_network(const NicConfig& nic) {
+  if (const Support support = tap_support(); !support.supported()) throw Unsupported(support.why);
+  TapNetwork network = take_tap_network();
+  PluggedNetwork plugged{{nic}, std::move(network.claim)};
+  plugged.card.nic.tap_name = tap_name_of(network.subnet.host);
+  plugged.card.nic.host_address = network.subnet.host;
+  plugged.card.static_address = network.subnet.guest + "/" + std::to_string(kTapPrefixLength);
+  plugged.card.gateway = network.subnet.host;
+  return plugged;
+}
+
+std::string held_network(const NicConfig& nic) { return "network-" + nic.tap_name; }
+std::string held_tap(const NicConfig& nic) { return "tap-" + nic.tap_name; }
+
 void hand_over(SupervisorConnection& supervisor, const HostSide& side, const std::vector<int>& leases) {
   for (std::size_t i = 0; i < leases.size(); ++i) supervisor.hold("lease" + std::to_string(i), leases[i]);
   if (side.port) supervisor.hold("port", side.port->lease.descriptor());

@@ -174,6 +174,11 @@ json Supervisor::answer(Connection& connection, const json& request) {
     held_[request.at("name")] = std::move(fd);
     return {{"ok", true}};
   }
+  if (op == "release") {
+    const std::string name = request.at("name");
+    if (held_.erase(name) == 0) throw Error("no descriptor \"" + name + "\" is held");
+    return {{"ok", true}};
+  }
   if (op == "signal") {
     const auto child = children_.find(request.at("name"));
     if (child == children_.end()) throw Error("no process " + request.at("name").dump());

@@ -163,6 +163,11 @@ void SupervisorConnection::hold(const std::string& name, int fd) {
   (void)request(json{{"op", "hold"}, {"name", name}}.dump(), fd);
 }
 
+void SupervisorConnection::release(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  (void)request(json{{"op", "release"}, {"name", name}}.dump());
+}
+
 pid_t SupervisorConnection::spawn(const SupervisedProcess& process) {
   const std::lock_guard lock(mutex_);
   incoming_->exits.erase(process.name);

@@ -241,6 +241,18 @@ TEST_F(SupervisorTest, ProcessesGetTheHeldDescriptorsTheyAskFor) {
   EXPECT_STREQ(buffer, "through\n");
 }
 
+TEST_F(SupervisorTest, ReleasedDescriptorIsClosedAndItsNameFree) {
+  const auto vm = start();
+  Pipe pipe = make_pipe();
+  vm->hold("pipe", pipe.write_end.get());
+  pipe.write_end.reset();
+  vm->release("pipe");
+  char buffer[1] = {};
+  EXPECT_TRUE(wait_readable(pipe.read_end.get(), soon()));
+  EXPECT_EQ(::read(pipe.read_end.get(), buffer, sizeof buffer), 0) << "somebody has the other end open";
+  EXPECT_EQ(message([&] { vm->release("pipe"); }), "no descriptor \"pipe\" is held");
+}
+
 TEST_F(SupervisorTest, UnknownHeldDescriptorIsAnError) {
   const auto vm = start();
   SupervisedProcess process = shell("exit 0");

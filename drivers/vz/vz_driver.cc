@@ -126,7 +126,7 @@ void VzDriver::attach_disk(const VmHandle& vm, const DiskConfig& disk, const Dea
   });
 }
 
-void VzDriver::attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline&) {
+PluggedNic VzDriver::attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline&) {
   throw Unsupported("cannot plug network card " + nic.mac_address + " into VM \"" + vm.name +
                     "\": Virtualization.framework plugs in USB disks only");
 }

@@ -152,7 +152,7 @@ TEST_F(VzDriverTest, UsbDiskComesAndGoes) {
   facet.detach_disk(*vm_, disk, Deadline::after(20s));
   EXPECT_NE(failure_of([&] { facet.detach_disk(*vm_, disk, Deadline::after(20s)); }).find("no disk 'plugged0'"),
             std::string::npos);
-  EXPECT_THROW(facet.attach_nic(*vm_, {}, Deadline::after(20s)), Unsupported);
+  EXPECT_THROW((void)facet.attach_nic(*vm_, {}, Deadline::after(20s)), Unsupported);
   DiskConfig with_serial = disk;
   with_serial.serial = "precious";
   EXPECT_THROW(facet.attach_disk(*vm_, with_serial, Deadline::after(20s)), Unsupported);

@@ -1,20 +1,59 @@
 // Disks and network cards that come and go while a guest runs.
 
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <cstdint>
 #include <string>
 
+#include "vmtest/host/file_descriptor.h"
+#include "vmtest/router_driver.h"
 #include "vmtest/vm_test.h"
+#include "wait.h"
 
 namespace vmtest {
 namespace {
 
 using namespace std::chrono_literals;
+using testing::wait_until;
+
+sockaddr_in address_of(const std::string& text, std::uint16_t port) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  EXPECT_EQ(::inet_pton(AF_INET, text.c_str(), &address.sin_addr), 1) << text;
+  return address;
+}
 
 class HotplugTest : public VmTest {
  protected:
   VmSpec spec() const override { return {.hotplug_ports = 2}; }
+
+  static bool has_nat() { return RouterDriver().support(Capability::Nat).supported(); }
+  static Support tap_support() { return RouterDriver().support(Capability::Tap); }
+  /// Whether a card of this host has that address.
+  static bool has_address(const std::string& address) {
+    const FileDescriptor socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    const sockaddr_in own = address_of(address, 0);
+    return ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&own), sizeof own) == 0;
+  }
+  /// What the guest's SSH server says first at that address.
+  static std::string ssh_banner(const std::string& address) {
+    const Deadline deadline = Deadline::after(60s);
+    const sockaddr_in server = address_of(address, 22);
+    for (;;) {
+      const FileDescriptor socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+      char text[64] = {};
+      if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&server), sizeof server) == 0 &&
+          wait_readable(socket.get(), deadline) && ::read(socket.get(), text, sizeof text - 1) > 0)
+        return text;
+      if (deadline.expired()) return {};
+    }
+  }
 
   /// Waits until the guest has no such file.
   void wait_until_gone(const std::string& path) {
@@ -37,7 +76,9 @@ TEST_F(HotplugTest, DiskComesAndGoes) {
 }
 
 TEST_F(HotplugTest, NetworkCardComesAndGoes) {
+  if (!has_nat()) GTEST_SKIP() << "this hypervisor has no network of its own";
   const PluggedDevice card = vm().attach_nic();
+  EXPECT_EQ(card.static_address, "");
   vm().run("ip link set " + card.name + " up");
   const std::string lease = vm().run("udhcpc -f -n -q -i " + card.name + " -s /bin/true 2>&1").out;
   EXPECT_NE(lease.find("obtained"), std::string::npos) << lease;
@@ -45,9 +86,48 @@ TEST_F(HotplugTest, NetworkCardComesAndGoes) {
   wait_until_gone("/sys/class/net/" + card.name);
 }
 
+TEST_F(HotplugTest, HostReachesTheGuestByACardOnATap) {
+  if (const Support tap = tap_support(); !tap.supported()) GTEST_SKIP() << tap.why;
+  const PluggedDevice card = vm().attach_nic(Network::Tap);
+  const std::string address = card.static_address.substr(0, card.static_address.find('/'));
+  EXPECT_NE(address, vm().ip());
+  EXPECT_EQ(ssh_banner(address).substr(0, 8), "SSH-2.0-");
+  vm().run("ping -c 1 -W 20 " + card.gateway);
+  const PluggedDevice other = vm().attach_nic(Network::Tap);
+  EXPECT_NE(other.static_address, card.static_address);
+  vm().detach(card);
+  wait_until_gone("/sys/class/net/" + card.name);
+  EXPECT_TRUE(wait_until([&] { return !has_address(card.gateway); }, Deadline::after(20s))) << "its TAP is still there";
+  EXPECT_TRUE(has_address(other.gateway));
+}
+
+TEST_F(HotplugTest, CardOnATapIsThereAfterARestart) {
+  if (const Support tap = tap_support(); !tap.supported()) GTEST_SKIP() << tap.why;
+  const PluggedDevice card = vm().attach_nic(Network::Tap);
+  vm().shutdown();
+  vm().start();
+  const std::string name = vm().run("grep -l " + card.id + " /sys/class/net/*/address | cut -d/ -f5").out;
+  ASSERT_NE(name, "");
+  vm().run("ip link set " + name.substr(0, name.size() - 1) + " up; ip address add " + card.static_address + " dev " + name);
+  EXPECT_EQ(ssh_banner(card.static_address.substr(0, card.static_address.find('/'))).substr(0, 8), "SSH-2.0-");
+  vm().detach(card);
+  EXPECT_TRUE(wait_until([&] { return !has_address(card.gateway); }, Deadline::after(20s))) << "its TAP is still there";
+}
+
+TEST_F(HotplugTest, VmWithACardOnATapOfItsOwnIsNotForked) {
+  if (const Support tap = tap_support(); !tap.supported()) GTEST_SKIP() << tap.why;
+  const PluggedDevice card = vm().attach_nic(Network::Tap);
+  try {
+    (void)vm().fork();
+    FAIL() << "it was forked";
+  } catch (const Unsupported& error) {
+    EXPECT_NE(std::string(error.what()).find("was plugged in"), std::string::npos) << error.what();
+  }
+}
+
 TEST_F(HotplugTest, PortsRunOut) {
   const PluggedDevice one = vm().attach_disk();
-  const PluggedDevice two = vm().attach_nic(Network::Isolated);
+  const PluggedDevice two = vm().attach_nic(has_nat() ? Network::Isolated : Network::Tap);
   try {
     (void)vm().attach_disk();
     FAIL() << "there was a third port";
@@ -61,7 +141,9 @@ TEST_F(HotplugTest, PortsRunOut) {
 TEST_F(HotplugTest, WhatCannotBeIsRefusedAndLeavesThePortFree) {
   EXPECT_THROW((void)vm().attach_disk({.size_mib = 0}), Error);
   EXPECT_THROW((void)vm().attach_disk({.serial = "a b"}), Error);
-  EXPECT_THROW((void)vm().attach_nic(Network::Tap), Unsupported);
+  if (!has_nat()) {
+    EXPECT_THROW((void)vm().attach_nic(Network::Isolated), Unsupported);
+  }
   const PluggedDevice one = vm().attach_disk();
   const PluggedDevice two = vm().attach_disk();
   EXPECT_NE(one.name, two.name);

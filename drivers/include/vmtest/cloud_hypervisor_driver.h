@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "vmtest/deadline.h"
 #include "vmtest/supervised_driver.h"
@@ -22,7 +23,11 @@ class ApiVm;
 ///
 /// Files in the VM's work folder: handle.json, command_line.txt, console.log, events.json (its event monitor),
 /// cloud-hypervisor.log; by the API vm.json (what it was asked to create). Sockets in its runtime folder: api.sock, vsock.sock.
-class CloudHypervisorDriver final : public SupervisedDriver, private TemplateFacet, private HotplugFacet {
+class CloudHypervisorDriver final : public SupervisedDriver,
+                                    private TemplateFacet,
+                                    private HotplugFacet,
+                                    private ResizeFacet,
+                                    private InspectionFacet {
  public:
   enum class Mode { Api, CommandLine };
   explicit CloudHypervisorDriver(Mode mode = Mode::Api);
@@ -33,6 +38,8 @@ class CloudHypervisorDriver final : public SupervisedDriver, private TemplateFac
   [[nodiscard]] ConsoleEndpoint console_endpoint(const VmHandle& vm) const override;
   [[nodiscard]] TemplateFacet* templates() override { return mode_ == Mode::Api ? this : nullptr; }
   [[nodiscard]] HotplugFacet* hotplug() override { return mode_ == Mode::Api ? this : nullptr; }
+  [[nodiscard]] ResizeFacet* resizing() override { return mode_ == Mode::Api ? this : nullptr; }
+  [[nodiscard]] InspectionFacet* inspection() override { return mode_ == Mode::Api ? this : nullptr; }
 
  private:
   [[nodiscard]] std::unique_ptr<SupervisedVm> make_vm(const VmHandle& vm, std::shared_ptr<SupervisorConnection> supervisor,
@@ -51,9 +58,18 @@ class CloudHypervisorDriver final : public SupervisedDriver, private TemplateFac
   [[nodiscard]] FileDescriptor connect_agent(const VmHandle& vm, const Deadline& deadline) override;
 
   void attach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
-  void attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
+  [[nodiscard]] PluggedNic attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
   void detach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
   void detach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
+
+  void resize_vcpus(const VmHandle& vm, unsigned vcpus, const Deadline& deadline) override;
+  void resize_memory(const VmHandle& vm, unsigned memory_mib, const Deadline& deadline) override;
+  void resize_disk(const VmHandle& vm, const std::string& disk, std::uint64_t size_mib, const Deadline& deadline) override;
+  [[nodiscard]] MachineSize size(const VmHandle& vm, const Deadline& deadline) override;
+
+  [[nodiscard]] std::vector<Counter> counters(const VmHandle& vm, const Deadline& deadline) override;
+  void inject_nmi(const VmHandle& vm, const Deadline& deadline) override;
+  void dump_memory(const VmHandle& vm, const std::filesystem::path& file, const Deadline& deadline) override;
 
   const Mode mode_;
 };

@@ -11,8 +11,10 @@
 #include "vmtest/capability.h"
 #include "vmtest/guest_facet.h"
 #include "vmtest/hotplug_facet.h"
+#include "vmtest/inspection_facet.h"
 #include "vmtest/machine_config.h"
 #include "vmtest/migration_facet.h"
+#include "vmtest/resize_facet.h"
 #include "vmtest/template_facet.h"
 #include "vmtest/vm_handle.h"
 
@@ -92,6 +94,10 @@ class Driver {
   [[nodiscard]] virtual HotplugFacet* hotplug() { return nullptr; }
   /// Moving guests into another process of the hypervisor while they run; null when this driver does not. Owned by the driver.
   [[nodiscard]] virtual MigrationFacet* migration() { return nullptr; }
+  /// VMs that grow and shrink; null when this driver's do not. Owned by the driver.
+  [[nodiscard]] virtual ResizeFacet* resizing() { return nullptr; }
+  /// Counters, interrupts, dumps; null when this driver has none such. Owned by the driver.
+  [[nodiscard]] virtual InspectionFacet* inspection() { return nullptr; }
   /// A way into the guests; null when that is SSH. Owned by the driver.
   [[nodiscard]] virtual GuestFacet* guests() { return nullptr; }
 };

@@ -52,6 +52,8 @@ struct NicConfig {
   std::string mac_address;
   /// Tap: the device's name; made by prepare() when empty.
   std::string tap_name = {};
+  /// The host's address on the TAP that was made for a card when it was plugged in, see PluggedNic.
+  std::string host_address = {};
   /// The port it is plugged into; none for a card the machine always had.
   std::optional<unsigned> hotplug_port = {};
 };
@@ -80,6 +82,12 @@ struct MachineConfig {
   Architecture architecture = Architecture::X86_64;
   unsigned vcpus = 1;
   unsigned memory_mib = 256;
+  /// Up to which they may grow while it runs, see ResizeFacet; no room when not more than the above. Memory has it in steps of
+  /// 128 MiB.
+  unsigned max_vcpus = 0;
+  unsigned max_memory_mib = 0;
+  /// vCPUs beside `vcpus` that a VM had been given while it ran, where it continues from there.
+  unsigned plugged_vcpus = 0;
   /// Kvm or Tcg by now; Auto was settled by the plan.
   Accelerator accelerator = Accelerator::Tcg;
   /// Empty: "host" on KVM, "max" on TCG.

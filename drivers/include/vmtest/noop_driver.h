@@ -31,6 +31,8 @@ struct NoopScript {
     VmExit exit;
   };
   std::optional<Ending> ending = {};
+  /// What is counted.
+  std::vector<Counter> counters = {};
   /// What commands in the guest answer; each succeeds and says nothing by default. Called by the thread that runs the command.
   /// The guest itself answers `reboot`, which prints the console's text anew, and what reads its boot_id.
   std::function<CommandResult(const GuestCommand& command)> on_command = {};
@@ -46,12 +48,12 @@ struct NoopCall {
 };
 
 /// A driver without a hypervisor, for tests of what uses VMs: its VMs are kept in memory, move through their states as real ones
-/// do, print what a script says, and take commands that a function answers. It remembers what it was asked. Nothing is emulated:
-/// no disk is read, no port is open.
+/// do, print what a script says, grow and shrink, and take commands that a function answers. It remembers what it was asked.
+/// Nothing is emulated: no disk is read, no port is open.
 ///
 /// Objects that share a world know the same VMs; no other process does. A VM goes with the object that prepared it, as a real one
 /// does with its owner.
-class NoopDriver final : public Driver, private GuestFacet {
+class NoopDriver final : public Driver, private GuestFacet, private ResizeFacet, private InspectionFacet {
  public:
   /// VMs in memory, and what was asked.
   class World;
@@ -77,10 +79,12 @@ class NoopDriver final : public Driver, private GuestFacet {
   [[nodiscard]] ConsoleEndpoint console_endpoint(const VmHandle& vm) const override;
   [[nodiscard]] std::optional<VmExit> wait_exit(const VmHandle& vm, std::chrono::milliseconds timeout) override;
   [[nodiscard]] GuestFacet* guests() override { return this; }
+  [[nodiscard]] ResizeFacet* resizing() override { return this; }
+  [[nodiscard]] InspectionFacet* inspection() override { return this; }
 
   /// Everything asked so far, in order, by name; state, guest_ip and the like ask nothing of a VM and are not in it.
   [[nodiscard]] std::vector<NoopCall> calls() const;
-  /// The machine that a VM was last started with. Throws Error when it never was.
+  /// The machine that a VM was last started with, of the size it has now. Throws Error when it never was.
   [[nodiscard]] MachineConfig machine_of(const std::string& vm) const;
   /// Has a guest print something.
   void print(const std::string& vm, const std::string& text);
@@ -92,6 +96,15 @@ class NoopDriver final : public Driver, private GuestFacet {
   class ScriptedGuest;
 
   [[nodiscard]] std::unique_ptr<Guest> connect_guest(const VmHandle& vm) override;
+  // Sizes are numbers, within the machine's room.
+  void resize_vcpus(const VmHandle& vm, unsigned vcpus, const Deadline& deadline) override;
+  void resize_memory(const VmHandle& vm, unsigned memory_mib, const Deadline& deadline) override;
+  void resize_disk(const VmHandle& vm, const std::string& disk, std::uint64_t size_mib, const Deadline& deadline) override;
+  [[nodiscard]] MachineSize size(const VmHandle& vm, const Deadline& deadline) override;
+  // Counters are the script's; a dump is a file without content.
+  [[nodiscard]] std::vector<Counter> counters(const VmHandle& vm, const Deadline& deadline) override;
+  void inject_nmi(const VmHandle& vm, const Deadline& deadline) override;
+  void dump_memory(const VmHandle& vm, const std::filesystem::path& file, const Deadline& deadline) override;
   /// Notes a call, and does what the script says of every call of that name: takes its time, but no more than `most`, and fails.
   void begin(const char* call, const VmHandle& vm, std::chrono::milliseconds most = std::chrono::hours(1));
 

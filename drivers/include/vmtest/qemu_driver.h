@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "vmtest/deadline.h"
 #include "vmtest/supervised_driver.h"
@@ -15,7 +16,12 @@ class QemuVm;
 ///
 /// Files in the VM's work folder: handle.json, command_line.txt, console.log, qemu.log. Sockets in its runtime folder:
 /// qmp.sock, qmp-cli.sock (for people and tools), console.sock, agent.sock, vnc.sock.
-class QemuDriver final : public SupervisedDriver, private TemplateFacet, private HotplugFacet, private MigrationFacet {
+class QemuDriver final : public SupervisedDriver,
+                         private TemplateFacet,
+                         private HotplugFacet,
+                         private ResizeFacet,
+                         private InspectionFacet,
+                         private MigrationFacet {
  public:
   QemuDriver() : SupervisedDriver(DriverKind::Qemu) {}
 
@@ -26,6 +32,8 @@ class QemuDriver final : public SupervisedDriver, private TemplateFacet, private
   [[nodiscard]] TemplateFacet* templates() override { return this; }
   [[nodiscard]] HotplugFacet* hotplug() override { return this; }
   [[nodiscard]] MigrationFacet* migration() override { return this; }
+  [[nodiscard]] ResizeFacet* resizing() override { return this; }
+  [[nodiscard]] InspectionFacet* inspection() override { return this; }
 
  private:
   [[nodiscard]] std::unique_ptr<SupervisedVm> make_vm(const VmHandle& vm, std::shared_ptr<SupervisorConnection> supervisor,
@@ -45,12 +53,21 @@ class QemuDriver final : public SupervisedDriver, private TemplateFacet, private
 
   // Devices on PCIe root ports that the machine was started with.
   void attach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
-  void attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
+  [[nodiscard]] PluggedNic attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
   void detach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
   void detach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
 
   // A second QEMU by the supervisor's side of the first, and QEMU's own migration between them.
   MigrationReport migrate(const VmHandle& vm, const MachineConfig& machine, const Deadline& deadline) override;
+  // vCPUs by device_add, memory by a virtio-mem device, disks by block_resize.
+  void resize_vcpus(const VmHandle& vm, unsigned vcpus, const Deadline& deadline) override;
+  void resize_memory(const VmHandle& vm, unsigned memory_mib, const Deadline& deadline) override;
+  void resize_disk(const VmHandle& vm, const std::string& disk, std::uint64_t size_mib, const Deadline& deadline) override;
+  [[nodiscard]] MachineSize size(const VmHandle& vm, const Deadline& deadline) override;
+
+  [[nodiscard]] std::vector<Counter> counters(const VmHandle& vm, const Deadline& deadline) override;
+  void inject_nmi(const VmHandle& vm, const Deadline& deadline) override;
+  void dump_memory(const VmHandle& vm, const std::filesystem::path& file, const Deadline& deadline) override;
 };
 
 }  // namespace vmtest

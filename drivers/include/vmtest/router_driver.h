@@ -20,6 +20,8 @@ class RouterDriver final : public Driver,
                            private TemplateFacet,
                            private HotplugFacet,
                            private MigrationFacet,
+                           private ResizeFacet,
+                           private InspectionFacet,
                            private GuestFacet {
  public:
   /// All drivers of this platform, the usual one first. VMTEST_DRIVER names the one for new VMs; else it is the first that can
@@ -54,6 +56,8 @@ class RouterDriver final : public Driver,
   [[nodiscard]] TemplateFacet* templates() override { return chosen_->templates() == nullptr ? nullptr : this; }
   [[nodiscard]] HotplugFacet* hotplug() override { return chosen_->hotplug() == nullptr ? nullptr : this; }
   [[nodiscard]] MigrationFacet* migration() override { return chosen_->migration() == nullptr ? nullptr : this; }
+  [[nodiscard]] ResizeFacet* resizing() override { return chosen_->resizing() == nullptr ? nullptr : this; }
+  [[nodiscard]] InspectionFacet* inspection() override { return chosen_->inspection() == nullptr ? nullptr : this; }
   [[nodiscard]] GuestFacet* guests() override { return chosen_->guests() == nullptr ? nullptr : this; }
 
   /// The driver of a handle. Throws Error when it is not among this router's.
@@ -70,10 +74,17 @@ class RouterDriver final : public Driver,
                                        const Deadline& deadline) override;
   [[nodiscard]] FileDescriptor connect_agent(const VmHandle& vm, const Deadline& deadline) override;
   void attach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
-  void attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
+  [[nodiscard]] PluggedNic attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
   void detach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
   void detach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
   MigrationReport migrate(const VmHandle& vm, const MachineConfig& machine, const Deadline& deadline) override;
+  void resize_vcpus(const VmHandle& vm, unsigned vcpus, const Deadline& deadline) override;
+  void resize_memory(const VmHandle& vm, unsigned memory_mib, const Deadline& deadline) override;
+  void resize_disk(const VmHandle& vm, const std::string& disk, std::uint64_t size_mib, const Deadline& deadline) override;
+  [[nodiscard]] MachineSize size(const VmHandle& vm, const Deadline& deadline) override;
+  [[nodiscard]] std::vector<Counter> counters(const VmHandle& vm, const Deadline& deadline) override;
+  void inject_nmi(const VmHandle& vm, const Deadline& deadline) override;
+  void dump_memory(const VmHandle& vm, const std::filesystem::path& file, const Deadline& deadline) override;
   [[nodiscard]] std::unique_ptr<Guest> connect_guest(const VmHandle& vm) override;
 
   std::vector<std::unique_ptr<Driver>> drivers_;

@@ -80,6 +80,8 @@ class SupervisorConnection {
 
   /// Gives the supervisor a copy of a descriptor under a name, kept until the VM ends: leases, TAPs.
   void hold(const std::string& name, int fd);
+  /// Closes its copy of a descriptor given before. Throws Error when it holds none of that name.
+  void release(const std::string& name);
   /// Starts a process and returns its pid. Throws Error when it cannot be executed.
   pid_t spawn(const SupervisedProcess& process);
   /// Gives a process the name of another one that has ended, whose end is forgotten. Throws Error when that one runs.

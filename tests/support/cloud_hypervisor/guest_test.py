@@ -181,6 +181,11 @@ class DeviceTest(GuestCase):
         counters = simulator.get("vm.counters")[1]["n"]
         self.assertGreater(counters["tx_frames"], 0)
         self.assertGreater(counters["rx_frames"], 0)
+        # The guest lets go of it, and the interface that was made for it goes.
+        self.assertEqual(simulator.put("vm.remove-device", {"id": "n"}), (204, None))
+        simulator.wait_event("vm device-removed")
+        self.assertEqual(shell.run("ls /sys/class/net | grep eth0"), "")
+        wait_for(lambda: not os.path.exists(f"/sys/class/net/{name}"), "the interface to go")
 
     def testProcessorsAndMemoryComeAndGo(self) -> None:
         simulator, shell = self.booted(
@@ -198,6 +203,24 @@ class DeviceTest(GuestCase):
         self.assertEqual(simulator.put("vm.resize", {"desired_vcpus": 1}), (204, None))
         shell.until("grep -c ^processor /proc/cpuinfo", "1")
         self.assertEqual(simulator.get("vm.info")[1]["config"]["cpus"]["boot_vcpus"], 1)
+
+    def testMemoryByVirtioMemComesAndGoes(self) -> None:
+        memory = {"size": 256 * MIB, "hotplug_size": 256 * MIB, "hotplug_method": "VirtioMem"}
+        simulator, shell = self.booted(memory=memory)
+        shell.run("echo online_movable > /sys/devices/system/memory/auto_online_blocks")
+        count = "awk '/MemTotal/ {print $2}' /proc/meminfo"
+        before = int(shell.run(count))
+        for wanted in (384, 320, 256):
+            self.assertEqual(simulator.put("vm.resize", {"desired_ram": wanted * MIB}), (204, None))
+            shell.until(count, str(before + ((wanted - 256) << 10)))
+            info = simulator.get("vm.info")[1]
+            self.assertEqual(info["memory_actual_size"], wanted * MIB)
+            self.assertEqual(info["config"]["memory"]["size"], 256 * MIB)
+
+    def testInterruptReachesTheKernel(self) -> None:
+        simulator, shell = self.booted()
+        self.assertEqual(simulator.put("vm.nmi"), (204, None))
+        shell.wait("NMI received for unknown reason")
 
     def testAgentAnswersOverTheVsockSocket(self) -> None:
         path = str(self.folder / "vsock")

@@ -145,6 +145,15 @@ class StateTest(SimulatorTest):
         self.assertEqual(target.read_bytes()[:4], b"\x7fELF")
         self.assertEqual(self.state(simulator), "Running")
         self.assertAnswer(500, simulator.put("vm.coredump", {"destination_url": str(target)}))
+        self.assertEqual(self.state(simulator), "Running")
+
+    def testCoredumpThatFailsLeavesTheVmPaused(self) -> None:
+        simulator = self.started_vm(VMTEST_SIM_CH_GUEST_DEBUG="1")
+        target = self.folder / "core"
+        target.write_bytes(b"")
+        answer = simulator.put("vm.coredump", {"destination_url": f"file://{target}"})
+        self.assertAnswer(500, answer, "File exists (os error 17)")
+        self.assertEqual(self.state(simulator), "Paused")
 
     def testBootThatFailsAtTheLocksLeavesAVm(self) -> None:
         disk = self.make_disk("disk")
