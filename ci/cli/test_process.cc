@@ -133,19 +133,19 @@ void TestProcess::look_at_gate() {
   came_to_gate_ = true;
   waiting_ = std::move(*connection);
   if (options_.ahead) deadline_ = Deadline::after(kLongestWait);  // it did all it can do for now
-  else open_gate();
+  else open_gate('c');
 }
 
 void TestProcess::begin() {
   options_.ahead = false;
   start_ = Deadline::Clock::now();
   deadline_ = Deadline::after(options_.timeout * options_.unit.tests.size());
-  if (waiting_) open_gate();
+  if (waiting_) open_gate('b');
 }
 
-void TestProcess::open_gate() {
+void TestProcess::open_gate(char word) {
   try {
-    send_message(waiting_.get(), "b");
+    send_message(waiting_.get(), std::string(1, word));
   } catch (const std::exception&) {  // it ended meanwhile, which its pidfd tells
   }
   waiting_.reset();

@@ -75,7 +75,8 @@ class TestProcess {
   [[nodiscard]] const TestProcessOptions& options() const { return options_; }
 
  private:
-  void open_gate();
+  /// 'b': its time begins anew; 'c': it goes on.
+  void open_gate(char word);
   void judge(UnitResult& result, const ExitStatus& status, const std::string& output) const;
 
   TestProcessOptions options_;

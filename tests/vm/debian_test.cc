@@ -1,6 +1,10 @@
 // `debian-12`: a real distribution with systemd, OpenSSH and cloud-init, booted in each of its ways.
 
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <functional>
@@ -69,7 +73,16 @@ TEST_F(DebianTest, ForwardsAPort) {
        "import socket\ns=socket.create_server(('127.0.0.1',4567))\nwhile 1:\n c,_=s.accept(); c.sendall(b'hi'); c.close()"});
   vm().wait_for_port(4567, 60s);
   const auto forward = vm().forward(4567);
-  EXPECT_NE(forward->host_port(), 0);
+  const FileDescriptor client(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = ::htonl(INADDR_LOOPBACK);
+  address.sin_port = ::htons(forward->host_port());
+  ASSERT_EQ(::connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  ASSERT_TRUE(wait_readable(client.get(), Deadline::after(60s)));
+  char text[2] = {};
+  EXPECT_EQ(::read(client.get(), text, sizeof text), 2);
+  EXPECT_EQ(std::string(text, 2), "hi");
 }
 
 TEST_F(DebianTest, BackgroundProcessIsKilledWhenDropped) {

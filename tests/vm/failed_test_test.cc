@@ -78,9 +78,10 @@ class FailedTestTest : public ::testing::Test {
   }
 
   /// Runs a sample test in a process of its own.
-  ToolResult run(const std::string& test, std::map<std::string, std::string> environment = {}) {
+  ToolResult run(const std::string& test, std::map<std::string, std::string> environment = {},
+                 const std::string& suite = "Sample") {
     environment["VMTEST_HOME"] = home_.string();
-    return exec_tool({VMTEST_SAMPLE, "--gtest_filter=Sample." + test}, Deadline::after(150s), environment);
+    return exec_tool({VMTEST_SAMPLE, "--gtest_filter=" + suite + "." + test}, Deadline::after(150s), environment);
   }
   /// Runs `vmtest` on the same home.
   ToolResult vmtest(const std::vector<std::string>& arguments) {
@@ -126,6 +127,7 @@ TEST_F(FailedTestTest, FailureLeavesEvidenceAndSaysWhere) {
   EXPECT_TRUE(contains(read_file(evidence("spec.json").at(0)), "tiny"));
   EXPECT_TRUE(contains(read_file(evidence("timeline.txt").at(0)), "echo said by the guest"));
   EXPECT_EQ(evidence("ssh.log").size(), 1U);
+  EXPECT_TRUE(contains(read_file(evidence("command_line.txt").at(0)), "qemu-system"));
   EXPECT_EQ(evidence("id_ed25519").size(), 0U);
   EXPECT_FALSE(has_vms());
 }
@@ -135,6 +137,24 @@ TEST_F(FailedTestTest, PassingTestLeavesNothing) {
   EXPECT_EQ(result.status.code, 0) << result.out << result.err;
   EXPECT_TRUE(evidence("console.log").empty());
   EXPECT_FALSE(has_vms());
+}
+
+TEST_F(FailedTestTest, TimeOfPreparationsCounts) {
+  const auto started = std::chrono::steady_clock::now();
+  const ToolResult result = run("NeverEnds", {{"VMTEST_TEST_TIMEOUT", "25"}}, "SlowToPrepare");
+  EXPECT_TRUE(contains(result.out, "SlowToPrepare.NeverEnds took longer than 25.0 s")) << result.out << result.err;
+  EXPECT_LT(std::chrono::steady_clock::now() - started, 36s) << "the limit began anew when the guest was prepared";
+  EXPECT_EQ(evidence("console.log").size(), 1U);
+}
+
+TEST_F(FailedTestTest, HangingTestOnASharedVmIsEndedWithEvidence) {
+  const ToolResult result = run("*", {{"VMTEST_TEST_TIMEOUT", "20"}}, "Shared");
+  EXPECT_TRUE(contains(result.out, "[       OK ] Shared.Passes")) << result.out << result.err;
+  EXPECT_TRUE(contains(result.out, "Shared.NeverEnds took longer than 20.0 s")) << result.out;
+  const auto consoles = evidence("console.log");
+  ASSERT_EQ(consoles.size(), 1U);
+  EXPECT_TRUE(contains(result.out, consoles.front().parent_path().string())) << result.out;
+  EXPECT_TRUE(testing::wait_until([&] { return !has_vms(); }, Deadline::after(2s)));
 }
 
 TEST_F(FailedTestTest, HangingTestIsEndedWithEvidence) {

@@ -30,6 +30,20 @@ TEST_F(Sample, Passes) { vm().run("true"); }
 
 TEST_F(Sample, NeverEnds) { std::promise<void>().get_future().wait(); }
 
+/// Takes twelve seconds until its test begins.
+class SlowToPrepare : public Sample {
+ protected:
+  void prepare_guest() override { vm().run("sleep 12"); }
+};
+
+TEST_F(SlowToPrepare, NeverEnds) { std::promise<void>().get_future().wait(); }
+
+class Shared : public SharedVmTest<Shared> {};
+
+TEST_F(Shared, Passes) { vm().run("true"); }
+
+TEST_F(Shared, NeverEnds) { std::promise<void>().get_future().wait(); }
+
 /// Puts down what it is at, a line each, in the file that SAMPLE_NOTES names.
 class InTurn : public VmTest {
  protected:
