@@ -50,6 +50,56 @@ TEST_F(SupervisorTest, ExitCodeArrivesWithLastWords) {
   EXPECT_EQ(exit->last_words, "to stdout\nto stderr");
 }
 
+TEST_F(SupervisorTest, ProcessGoesWithTheOneItNeeds) {
+  const auto vm = start();
+  vm->spawn(shell("exec sleep 60"));
+  SupervisedProcess companion = shell("echo out of paper; exit 4", "companion");
+  companion.needed_by = "hypervisor";
+  vm->spawn(companion);
+  const auto exit = vm->wait_exit("hypervisor", 20s);
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->status.signal, SIGKILL);
+  ASSERT_TRUE(exit->cause);
+  EXPECT_EQ(exit->cause->name, "companion");
+  EXPECT_EQ(exit->cause->status, (ExitStatus{4, 0}));
+  EXPECT_EQ(exit->cause->last_words, "out of paper");
+}
+
+TEST_F(SupervisorTest, ProcessOutlivesOneItNeedsThatEndsWell) {
+  const auto vm = start();
+  const pid_t hypervisor = vm->spawn(shell("exec sleep 60"));
+  SupervisedProcess companion = shell("exit 0", "companion");
+  companion.needed_by = "hypervisor";
+  vm->spawn(companion);
+  ASSERT_TRUE(vm->wait_exit("companion", 20s));
+  EXPECT_FALSE(vm->wait_exit("hypervisor", 100ms));
+  EXPECT_FALSE(is_gone(hypervisor));
+}
+
+TEST_F(SupervisorTest, WhoIsNeededNoMoreIsToldToEnd) {
+  const auto vm = start();
+  SupervisedProcess companion = shell("exec sleep 60", "companion");
+  companion.needed_by = "hypervisor";
+  vm->spawn(companion);
+  vm->spawn(shell("exit 0"));
+  const auto exit = vm->wait_exit("companion", 20s);
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->status.signal, SIGTERM);
+  EXPECT_TRUE(exit->told);
+  EXPECT_FALSE(vm->wait_exit("hypervisor", 20s)->cause);
+}
+
+TEST_F(SupervisorTest, ReleasedDescriptorIsClosed) {
+  const auto vm = start();
+  Pipe pipe = make_pipe();
+  vm->hold("pipe", pipe.write_end.get());
+  pipe.write_end.reset();
+  EXPECT_FALSE(wait_readable(pipe.read_end.get(), Deadline::after(50ms)));
+  vm->release("pipe");
+  EXPECT_TRUE(wait_readable(pipe.read_end.get(), soon()));
+  EXPECT_NO_THROW(vm->release("pipe"));
+}
+
 TEST_F(SupervisorTest, EpilogueIsOverWhenTheEndIsTold) {
   const auto vm = start();
   SupervisedProcess process = shell("exit 3");
