@@ -4,6 +4,7 @@
 #include <cctype>
 #include <initializer_list>
 
+#include "companions/companions.h"
 #include "vmtest/error.h"
 
 namespace vmtest {
@@ -47,6 +48,7 @@ class CommandLine {
     for (unsigned port = 0; port < machine_.hotplug_ports; ++port) add_port(port);
     for (std::size_t i = 0; i < machine_.disks.size(); ++i) add_disk(machine_.disks[i], i);
     for (std::size_t i = 0; i < machine_.nics.size(); ++i) add_nic(machine_.nics[i], i);
+    add_companions();
     add_other_devices();
     if (!machine_.allow_reboot) add({"-no-reboot"});
     // What comes in is said by QMP.
@@ -74,6 +76,9 @@ class CommandLine {
       const bool shared = machine_.memory_file->mapping == MemoryFile::Mapping::Shared;
       add({"-object", "memory-backend-file" + size + ",mem-path=" + qemu_escape(machine_.memory_file->path.string()) +
                           ",share=" + (shared ? "on" : "off")});
+    } else if (!machine_.shared_folders.empty()) {
+      // virtiofsd writes into it.
+      add({"-object", "memory-backend-memfd" + size + ",share=on"});
     } else {
       add({"-object", "memory-backend-ram" + size});
     }
@@ -165,6 +170,20 @@ class CommandLine {
     }
     device += bus_of(nic.hotplug_port);
     add({"-netdev", backend, "-device", device});
+  }
+
+  void add_companions() {
+    validate(machine_.shared_folders);
+    for (std::size_t i = 0; i < machine_.shared_folders.size(); ++i) {
+      const std::string id = "fs" + std::to_string(i);
+      add({"-chardev", "socket,id=" + id + "-socket,path=" + qemu_escape(shared_folder_socket(paths_.runtime_dir, i).string()),
+           "-device", "vhost-user-fs-pci,id=" + id + ",chardev=" + id + "-socket,tag=" + machine_.shared_folders[i].tag});
+    }
+    if (machine_.tpm) {
+      add({"-chardev", "socket,id=tpm-socket,path=" + qemu_escape(tpm_socket(paths_.runtime_dir).string()), "-tpmdev",
+           "emulator,id=tpm0-backend,chardev=tpm-socket", "-device",
+           std::string(x86() ? "tpm-crb" : "tpm-tis-device") + ",id=tpm0,tpmdev=tpm0-backend"});
+    }
   }
 
   void add_other_devices() {

@@ -6,6 +6,7 @@
 #include <thread>
 #include <utility>
 
+#include "companions/companions.h"
 #include "file_identity.h"
 #include "qemu_command_line.h"
 #include "qemu_vm.h"
@@ -139,7 +140,7 @@ std::optional<std::string> QemuDriver::obstacle(const MachineConfig& machine) co
       return "a TAP of the host's may be part of a larger network, where its MAC address would be there twice";
   }
   if (machine.vnc) return "a display is not forked";
-  return std::nullopt;
+  return companion_obstacle(machine);
 }
 
 std::string QemuDriver::fingerprint(const MachineConfig& machine) const {

@@ -52,6 +52,7 @@ void QemuVm::launch(const MachineConfig& config) {
   if (!found) {
     throw Error(program + " is not in PATH; get it with: apt-get install " + qemu_package(config.architecture));
   }
+  const std::vector<Companion> companions = companions_of(config, handle().work_dir, handle().runtime_dir);
   SupervisedProcess process;
   process.argv = qemu_command_line(config, {*found, handle().name, handle().work_dir, handle().runtime_dir, handle().ssh_port});
   process.log_file = "qemu.log";
@@ -62,18 +63,21 @@ void QemuVm::launch(const MachineConfig& config) {
     const std::lock_guard lock(mutex_);
     qmp_.reset();
   }
-  spawn(std::move(process), [&] {
-    std::shared_ptr<QmpClient> connected;
-    await_up([&] {
-      connected = QmpClient::connect(monitor_socket(), Deadline::after(kAnswerTime));
-      return true;
-    });
-    if (!config.restore_from.empty()) restore(*connected, config.restore_from);
-    const std::string run_state = connected->execute("query-status", Deadline::after(kAnswerTime)).at("status");
-    if (state_of_run_state(run_state) != VmState::Running) throw Error("QEMU started, but its guest is " + run_state);
-    const std::lock_guard lock(mutex_);
-    if (owner() == Owner::Us) qmp_ = connected;
-  });
+  spawn(
+      std::move(process),
+      [&] {
+        std::shared_ptr<QmpClient> connected;
+        await_up([&] {
+          connected = QmpClient::connect(monitor_socket(), Deadline::after(kAnswerTime));
+          return true;
+        });
+        if (!config.restore_from.empty()) restore(*connected, config.restore_from);
+        const std::string run_state = connected->execute("query-status", Deadline::after(kAnswerTime)).at("status");
+        if (state_of_run_state(run_state) != VmState::Running) throw Error("QEMU started, but its guest is " + run_state);
+        const std::lock_guard lock(mutex_);
+        if (owner() == Owner::Us) qmp_ = connected;
+      },
+      companions);
 }
 
 bool QemuVm::press_power_button(VmState now, const Deadline& deadline) {

@@ -8,7 +8,9 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "companions/companions.h"
 #include "vmtest/deadline.h"
 #include "vmtest/driver.h"
 #include "vmtest/supervised_driver.h"
@@ -67,9 +69,9 @@ class SupervisedVm {
   [[nodiscard]] virtual VmExit judge(const SupervisedExit& exit, bool asked) = 0;
 
   [[nodiscard]] Owner owner() const { return owner_; }
-  /// Starts the process, whose command line is put down in the VM's folder, and runs `connect`, which returns when the guest
-  /// runs. When that throws, the process ends; if it had ended by itself, its last words are the error.
-  void spawn(SupervisedProcess process, const std::function<void()>& connect);
+  /// Starts the companions, then the process, whose command line is put down in the VM's folder, and runs `connect`, which
+  /// returns when the guest runs. When that throws, all of them end; if one had ended by itself, its last words are the error.
+  void spawn(SupervisedProcess process, const std::function<void()>& connect, const std::vector<Companion>& companions = {});
   /// Ends the process by `end` in order to continue in another one, which `go_on` spawns: until then nobody is told of an end.
   /// When either throws, the VM is what its process is. Throws Timeout when the first one does not end.
   void continue_in_another_process(const std::function<void()>& end, const std::function<void()>& go_on);
@@ -81,6 +83,9 @@ class SupervisedVm {
   /// while waiting for the supervisor's word would hold up other threads' requests to it.
   std::shared_ptr<FileDescriptor> process();
   void forget_asked();
+  void start_companion(const Companion& companion);
+  /// Ends those that are left of an earlier start, or of a failed one.
+  void end_companions(const std::vector<Companion>& companions);
   [[nodiscard]] std::filesystem::path asked_file() const { return handle_.work_dir / "stop-asked"; }
   [[nodiscard]] VmState ended_state(std::chrono::milliseconds timeout, VmState otherwise);
 
