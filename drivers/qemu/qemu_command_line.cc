@@ -60,6 +60,9 @@ class CommandLine {
  private:
   void add(std::initializer_list<std::string> words) { arguments_.insert(arguments_.end(), words); }
   [[nodiscard]] bool x86() const { return machine_.architecture == Architecture::X86_64; }
+  [[nodiscard]] bool by_qboot() const {
+    return machine_.tpm && x86() && machine_.boot == BootMode::Direct && !machine_.kernel.empty();
+  }
   [[nodiscard]] std::string socket(const char* name) const { return qemu_escape((paths_.runtime_dir / name).string()); }
 
   void add_board() {
@@ -88,6 +91,8 @@ class CommandLine {
     switch (machine_.boot) {
       case BootMode::Direct:
         if (machine_.kernel.empty()) break;  // a machine without a guest: firmware alone
+        // The usual BIOS adds a log of the TPM's to the ACPI tables, after which a PVH kernel does not find them.
+        if (by_qboot()) add({"-bios", "qboot.rom"});
         add({"-kernel", machine_.kernel.string()});
         if (!machine_.initramfs.empty()) add({"-initrd", machine_.initramfs.string()});
         add({"-append", machine_.command_line});
@@ -194,8 +199,9 @@ class CommandLine {
     }
     if (machine_.random_number_generator) add({"-device", "virtio-rng-pci,id=rng0"});
     if (machine_.memory_balloon) add({"-device", "virtio-balloon-pci,id=balloon0"});
-    // Tells a guest that it was forked, so that its kernel reseeds its random numbers.
-    if (x86()) add({"-device", "vmgenid,id=generation0,guid=auto"});
+    // Tells a guest that it was forked, so that its kernel reseeds its random numbers. qboot stands still over its table, and
+    // what boots by that is not forked.
+    if (x86() && !by_qboot()) add({"-device", "vmgenid,id=generation0,guid=auto"});
     if (machine_.vnc) {
       add({"-device", x86() ? "VGA,id=display0" : "virtio-gpu-pci,id=display0", "-vnc", "unix:" + socket(kVncSocket)});
     }

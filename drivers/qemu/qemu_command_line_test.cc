@@ -180,6 +180,7 @@ TEST(QemuCommandLineTest, WholeWithSharedFoldersAndTpm) {
       "-smp", "1",
       "-m", "256",
       "-object", "memory-backend-memfd,id=ram0,size=256M,share=on",
+      "-bios", "qboot.rom",
       "-kernel", "/images/tiny/vmlinuz",
       "-append", "console=ttyS0",
       "-chardev", "socket,id=console,path=/run/vmtest/0123456789/console.sock,server=on,wait=off,logfile=/vms/web/console.log,logappend=on",
@@ -195,8 +196,7 @@ TEST(QemuCommandLineTest, WholeWithSharedFoldersAndTpm) {
       "-chardev", "socket,id=tpm-socket,path=/run/vmtest/0123456789/tpm.sock",
       "-tpmdev", "emulator,id=tpm0-backend,chardev=tpm-socket",
       "-device", "tpm-crb,id=tpm0,tpmdev=tpm0-backend",
-      "-device", "virtio-rng-pci,id=rng0",
-      "-device", "vmgenid,id=generation0,guid=auto"};
+      "-device", "virtio-rng-pci,id=rng0"};
   // clang-format on
   EXPECT_EQ(qemu_command_line(machine, kPaths), expected);
 }

@@ -63,21 +63,18 @@ void QemuVm::launch(const MachineConfig& config) {
     const std::lock_guard lock(mutex_);
     qmp_.reset();
   }
-  spawn(
-      std::move(process),
-      [&] {
-        std::shared_ptr<QmpClient> connected;
-        await_up([&] {
-          connected = QmpClient::connect(monitor_socket(), Deadline::after(kAnswerTime));
-          return true;
-        });
-        if (!config.restore_from.empty()) restore(*connected, config.restore_from);
-        const std::string run_state = connected->execute("query-status", Deadline::after(kAnswerTime)).at("status");
-        if (state_of_run_state(run_state) != VmState::Running) throw Error("QEMU started, but its guest is " + run_state);
-        const std::lock_guard lock(mutex_);
-        if (owner() == Owner::Us) qmp_ = connected;
-      },
-      companions);
+  spawn(std::move(process), companions, [&] {
+    std::shared_ptr<QmpClient> connected;
+    await_up([&] {
+      connected = QmpClient::connect(monitor_socket(), Deadline::after(kAnswerTime));
+      return true;
+    });
+    if (!config.restore_from.empty()) restore(*connected, config.restore_from);
+    const std::string run_state = connected->execute("query-status", Deadline::after(kAnswerTime)).at("status");
+    if (state_of_run_state(run_state) != VmState::Running) throw Error("QEMU started, but its guest is " + run_state);
+    const std::lock_guard lock(mutex_);
+    if (owner() == Owner::Us) qmp_ = connected;
+  });
 }
 
 bool QemuVm::press_power_button(VmState now, const Deadline& deadline) {

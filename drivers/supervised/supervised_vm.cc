@@ -64,8 +64,8 @@ VmState SupervisedVm::ended_state(std::chrono::milliseconds timeout, VmState oth
   return exit->orderly ? VmState::Stopped : VmState::Failed;
 }
 
-void SupervisedVm::spawn(SupervisedProcess process, const std::function<void()>& connect,
-                         const std::vector<Companion>& companions) {
+void SupervisedVm::spawn(SupervisedProcess process, const std::vector<Companion>& companions,
+                         const std::function<void()>& connect) {
   process.name = program_.process;
   write_file(handle_.work_dir / "command_line.txt", format_command(process.argv) + "\n", 0600);
   forget_asked();

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "companions/companions.h"
@@ -71,7 +72,8 @@ class SupervisedVm {
   [[nodiscard]] Owner owner() const { return owner_; }
   /// Starts the companions, then the process, whose command line is put down in the VM's folder, and runs `connect`, which
   /// returns when the guest runs. When that throws, all of them end; if one had ended by itself, its last words are the error.
-  void spawn(SupervisedProcess process, const std::function<void()>& connect, const std::vector<Companion>& companions = {});
+  void spawn(SupervisedProcess process, const std::vector<Companion>& companions, const std::function<void()>& connect);
+  void spawn(SupervisedProcess process, const std::function<void()>& connect) { spawn(std::move(process), {}, connect); }
   /// Ends the process by `end` in order to continue in another one, which `go_on` spawns: until then nobody is told of an end.
   /// When either throws, the VM is what its process is. Throws Timeout when the first one does not end.
   void continue_in_another_process(const std::function<void()>& end, const std::function<void()>& go_on);
