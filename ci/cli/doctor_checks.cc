@@ -12,6 +12,7 @@
 #include "tap_check.h"
 #include "vmtest/accelerator.h"
 #include "vmtest/clone.h"
+#include "vmtest/companions.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
@@ -206,6 +207,9 @@ Finding check_tap() {
   return good("a TAP device was made and removed");
 }
 
+Finding check_shared_folders() { return good(try_virtiofsd()); }
+Finding check_tpm() { return good(try_swtpm()); }
+
 Finding check_firmware() {
   const bool x86 = host_architecture() == Architecture::X86_64;
   const fs::path code = x86 ? "/usr/share/OVMF/OVMF_CODE_4M.fd" : "/usr/share/AAVMF/AAVMF_CODE.fd";
@@ -234,6 +238,9 @@ constexpr std::array kChecks{
     Check{"TAP networks", check_tap, true,
           "run as root or with CAP_NET_ADMIN, and see that /dev/net/tun is there; such tests are skipped"},
     Check{"UEFI firmware", check_firmware, true, "apt-get install ovmf"},
+    Check{"shared folders", check_shared_folders, true,
+          "apt-get install qemu-system-common (Debian 12) and run as root, or set VMTEST_VIRTIOFSD; such tests are skipped"},
+    Check{"TPM", check_tpm, true, "apt-get install swtpm, or set VMTEST_SWTPM; such tests are skipped"},
     Check{"SSH client", check_ssh_client, true, "apt-get install openssh-client; only `vmtest ssh` needs it"},
 };
 

@@ -4,6 +4,7 @@
 #include <thread>
 #include <utility>
 
+#include "companions/companions.h"
 #include "file_identity.h"
 #include "network/vsock.h"
 #include "state_rules.h"
@@ -66,7 +67,7 @@ std::optional<std::string> CloudHypervisorDriver::obstacle(const MachineConfig& 
     if (!nic.tap_name.empty())
       return "a TAP of the host's may be part of a larger network, where its MAC address would be there twice";
   }
-  return std::nullopt;
+  return companion_obstacle(machine);
 }
 
 std::string CloudHypervisorDriver::fingerprint(const MachineConfig& machine) const {

@@ -4,6 +4,7 @@
 #include "cloud_hypervisor/cloud_hypervisor_driver_fixture.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -17,7 +18,9 @@
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
+#include "vmtest/supervisor.h"
 #include "vmtest/types.h"
+#include "wait.h"
 
 namespace vmtest {
 namespace {
@@ -107,6 +110,65 @@ TEST_F(CloudHypervisorDriverTest, BuildThatCannotDumpMemorySaysSo) {
   EXPECT_FALSE(fs::exists(folder_.path() / "core"));
   EXPECT_EQ(driver_.state(*vm_), VmState::Running);
 }
+
+/// In both modes.
+class CloudHypervisorCompanionsTest : public CloudHypervisorDriverTest,
+                                      public ::testing::WithParamInterface<CloudHypervisorDriver::Mode> {
+ protected:
+  void SetUp() override {
+    CloudHypervisorDriverTest::SetUp();
+    for (const Capability capability : {Capability::VirtioFs, Capability::Tpm}) {
+      if (const Support support = mode_driver_.support(capability); !support.supported()) GTEST_SKIP() << support.why;
+    }
+    fs::create_directory(folder_.path() / "shared");
+    companion_vm_ = mode_driver_.prepare(request());
+  }
+  void TearDown() override {
+    ::unsetenv("VMTEST_SWTPM");
+    if (companion_vm_) mode_driver_.destroy(*companion_vm_);
+    CloudHypervisorDriverTest::TearDown();
+  }
+  [[nodiscard]] MachineConfig with_companions() const {
+    MachineConfig config = machine();
+    config.shared_folders = {{folder_.path() / "shared", "src"}};
+    config.tpm = true;
+    return config;
+  }
+  [[nodiscard]] std::map<std::string, pid_t> processes() const {
+    return SupervisorConnection::connect(companion_vm_->supervisor_socket())->status().processes;
+  }
+
+  CloudHypervisorDriver mode_driver_{GetParam()};
+  std::optional<VmHandle> companion_vm_;
+};
+
+TEST_P(CloudHypervisorCompanionsTest, RunBesideItAndEndWithIt) {
+  (void)mode_driver_.start(*companion_vm_, with_companions());
+  EXPECT_TRUE(processes().contains("virtiofsd-src"));
+  EXPECT_TRUE(processes().contains("swtpm"));
+  (void)mode_driver_.stop(*companion_vm_, 0ms);
+  EXPECT_TRUE(testing::wait_until([&] { return processes().empty(); }, Deadline::after(20s)));
+}
+
+TEST_P(CloudHypervisorCompanionsTest, OneThatDiesTakesTheVmWithIt) {
+  (void)mode_driver_.start(*companion_vm_, with_companions());
+  ASSERT_EQ(::kill(processes().at("swtpm"), SIGKILL), 0);
+  const auto exit = mode_driver_.wait_exit(*companion_vm_, 20s);
+  ASSERT_TRUE(exit);
+  EXPECT_FALSE(exit->orderly);
+  EXPECT_EQ(exit->how, "swtpm ended with signal 9 (Killed), and the VM, which needs it, was ended");
+}
+
+TEST_P(CloudHypervisorCompanionsTest, OneThatDiesAtOnceIsQuoted) {
+  write_file(folder_.path() / "swtpm", "#!/bin/sh\necho no TPM today >&2\nexit 5\n", 0700);
+  ::setenv("VMTEST_SWTPM", (folder_.path() / "swtpm").c_str(), 1);
+  const std::string why = failure_of([&] { (void)mode_driver_.start(*companion_vm_, with_companions()); });
+  EXPECT_NE(why.find("swtpm, which is the TPM, ended with exit code 5"), std::string::npos) << why;
+  EXPECT_NE(why.find("no TPM today"), std::string::npos) << why;
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, CloudHypervisorCompanionsTest,
+                         ::testing::Values(CloudHypervisorDriver::Mode::Api, CloudHypervisorDriver::Mode::CommandLine));
 
 TEST(CloudHypervisorSnapshot, TakesTheMachinesOwnPlaces) {
   cloud_hypervisor::VmConfig machine;

@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "companions/companions.h"
 #include "network/tap.h"
 #include "vmtest/cloud_hypervisor_driver.h"
 
@@ -72,7 +73,7 @@ Support CloudHypervisorDriver::support(Capability capability) const {
       return not_built("by vhost_user");
     case Capability::VirtioFs:
     case Capability::ReadOnlyShare:
-      return not_built("by virtiofsd");
+      return shared_folder_support();
     case Capability::LiveMigration:
       return not_built("by vm.send-migration");
     case Capability::Vfio:
@@ -86,7 +87,7 @@ Support CloudHypervisorDriver::support(Capability capability) const {
     case Capability::UefiBoot:
       return not_built("by its own firmware, which Debian has no package of");
     case Capability::Tpm:
-      return not_built("by swtpm");
+      return tpm_support();
     case Capability::Watchdog:
       return not_built("by watchdog");
     case Capability::SocketPair:

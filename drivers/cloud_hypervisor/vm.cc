@@ -158,7 +158,8 @@ ApiVm::ApiVm(VmHandle handle, std::shared_ptr<SupervisorConnection> supervisor, 
 
 void ApiVm::launch(const MachineConfig& machine) {
   const VmConfig config = describe(machine);
-  run(command({"--api-socket", path_option(handle().runtime_dir / kApiSocket)}, machine), [&] {
+  const std::vector<Companion> companions = companions_of(machine, handle().work_dir, handle().runtime_dir);
+  run(command({"--api-socket", path_option(handle().runtime_dir / kApiSocket)}, machine), companions, [&] {
     const Deadline deadline = Deadline::after(kBootTime);
     if (!machine.restore_from.empty()) {
       const fs::path folder = handle().work_dir / "restore";
@@ -174,8 +175,8 @@ void ApiVm::launch(const MachineConfig& machine) {
   });
 }
 
-void ApiVm::run(SupervisedProcess process, const std::function<void()>& begin) {
-  spawn(std::move(process), [&] {
+void ApiVm::run(SupervisedProcess process, const std::vector<Companion>& companions, const std::function<void()>& begin) {
+  spawn(std::move(process), companions, [&] {
     std::string version;
     await_up([&] {
       version = api_.ping(Deadline::after(kAnswerTime)).version;
@@ -225,7 +226,7 @@ std::chrono::microseconds ApiVm::checkpoint(const fs::path& state_file, const st
   const nlohmann::json description = with_disks(read_description(state_file), overlays);
   continue_in_another_process([&] { api_.shutdown_vmm(deadline); },
                               [&] {
-                                run(command({"--api-socket", path_option(handle().runtime_dir / kApiSocket)}, {}), [&] {
+                                run(command({"--api-socket", path_option(handle().runtime_dir / kApiSocket)}, {}), {}, [&] {
                                   const fs::path folder = handle().work_dir / "restore";
                                   lay_out_snapshot(state_file, description, folder);
                                   api_.restore({.folder = folder, .resume = true}, deadline);
@@ -247,7 +248,10 @@ void ApiVm::remove_device(const std::string& id, const Deadline& deadline) {
 
 void CommandLineVm::launch(const MachineConfig& machine) {
   if (!machine.restore_from.empty()) throw Unsupported("a frozen VM is continued by Cloud Hypervisor's API only");
-  spawn(command(to_arguments(describe(machine)), machine), [&] { await_up([&] { return has_event({"vm", "booted"}); }); });
+  const std::vector<Companion> companions = companions_of(machine, handle().work_dir, handle().runtime_dir);
+  spawn(command(to_arguments(describe(machine)), machine), companions, [&] {
+    await_up([&] { return has_event({"vm", "booted"}); });
+  });
 }
 
 void CommandLineVm::suspend() { throw Unsupported("Cloud Hypervisor pauses a VM by its API only, not by its command line"); }

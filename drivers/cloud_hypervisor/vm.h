@@ -69,7 +69,7 @@ class ApiVm final : public CloudHypervisorVm {
   VmState running_state(const Deadline& deadline) override;
 
   /// Starts Cloud Hypervisor, which has no VM until `begin` makes one.
-  void run(SupervisedProcess process, const std::function<void()>& begin);
+  void run(SupervisedProcess process, const std::vector<Companion>& companions, const std::function<void()>& begin);
 
   const ApiClient api_;
 };

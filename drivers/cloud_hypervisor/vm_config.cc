@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "companions/companions.h"
 #include "vmtest/error.h"
 
 namespace vmtest::cloud_hypervisor {
@@ -93,6 +94,15 @@ VmConfig vm_config(const MachineConfig& machine, const Paths& paths) {
   config.serial = {ConsoleConfig::Mode::File, paths.work_dir / kConsoleLog};
   if (machine.agent_channel)
     config.vsock = VsockConfig{.cid = kGuestCid, .socket = paths.runtime_dir / kVsockSocket, .id = "vsock0"};
+  validate(machine.shared_folders);
+  for (const SharedFolderConfig& folder : machine.shared_folders) {
+    const std::size_t place = config.fs.size();
+    config.fs.push_back(
+        {.tag = folder.tag, .socket = shared_folder_socket(paths.runtime_dir, place), .id = "fs" + std::to_string(place)});
+  }
+  // virtiofsd writes into it.
+  config.memory.shared = !config.fs.empty();
+  if (machine.tpm) config.tpm_socket = tpm_socket(paths.runtime_dir);
   config.serial_number = machine.smbios_serial;
   return config;
 }

@@ -82,6 +82,46 @@ TEST(CloudHypervisorVmConfigTest, WholeCommandLine) {
   EXPECT_EQ(to_arguments(vm_config(whole_machine(), kPaths)), expected);
 }
 
+MachineConfig machine_with_companions() {
+  MachineConfig machine;
+  machine.kernel = "/images/tiny/vmlinux";
+  machine.random_number_generator = false;
+  machine.shared_folders = {{"/home/me/src", "src"}, {"/srv/data", "data", true}};
+  machine.tpm = true;
+  return machine;
+}
+
+TEST(CloudHypervisorVmConfigTest, WholeRequestBodyWithSharedFoldersAndTpm) {
+  const json expected = json::parse(R"({
+    "cpus": {"boot_vcpus": 1, "max_vcpus": 1},
+    "memory": {"size": 268435456, "shared": true},
+    "payload": {"kernel": "/images/tiny/vmlinux"},
+    "fs": [
+      {"tag": "src", "socket": "/run/vmtest/0123456789/fs0.sock", "num_queues": 1, "queue_size": 1024, "id": "fs0"},
+      {"tag": "data", "socket": "/run/vmtest/0123456789/fs1.sock", "num_queues": 1, "queue_size": 1024, "id": "fs1"}],
+    "serial": {"mode": "File", "file": "/vms/web/console.log"},
+    "console": {"mode": "Off"},
+    "tpm": {"socket": "/run/vmtest/0123456789/tpm.sock"}
+  })");
+  EXPECT_EQ(to_json(vm_config(machine_with_companions(), kPaths)), expected);
+}
+
+TEST(CloudHypervisorVmConfigTest, WholeCommandLineWithSharedFoldersAndTpm) {
+  // clang-format off
+  const Words expected = {
+      "--cpus", "boot=1,max=1",
+      "--memory", "size=268435456,shared=on",
+      "--kernel", "/images/tiny/vmlinux",
+      "--fs", "tag=src,socket=/run/vmtest/0123456789/fs0.sock,num_queues=1,queue_size=1024,id=fs0",
+      "--fs", "tag=data,socket=/run/vmtest/0123456789/fs1.sock,num_queues=1,queue_size=1024,id=fs1",
+      "--serial", "file=/vms/web/console.log",
+      "--console", "off",
+      "--tpm", "socket=/run/vmtest/0123456789/tpm.sock",
+  };
+  // clang-format on
+  EXPECT_EQ(to_arguments(vm_config(machine_with_companions(), kPaths)), expected);
+}
+
 TEST(CloudHypervisorVmConfigTest, WhatTheMachineDoesNotSayYet) {
   VmConfig config;
   config.cpus = {.boot_vcpus = 1, .max_vcpus = 4, .topology = CpuTopology{2, 2, 1, 1}};

@@ -35,6 +35,8 @@ void refuse_what_it_has_not(const MachineConfig& machine) {
     if (wanted) throw Unsupported(why);
   };
   refuse(machine.boot == BootMode::Bios, "Propolis has no BIOS; boot by UEFI, or a kernel directly");
+  refuse(!machine.shared_folders.empty(), "Propolis shares no folders with a guest; leave .shared_folders out, or use QEMU");
+  refuse(machine.tpm, "Propolis has no TPM; leave .tpm out, or use QEMU");
   refuse(machine.vnc, "Propolis shows a display on a port only, not on a socket");
   refuse(machine.memory_file.has_value(), "Propolis keeps a guest's memory to itself");
   refuse(!machine.restore_from.empty(), "Propolis cannot continue from a saved state");

@@ -93,6 +93,10 @@ TEST(PropolisInstanceSpec, SerialNumberIsInSmbios) {
 TEST(PropolisInstanceSpec, WhatPropolisHasNotIsUnsupported) {
   const std::vector<std::function<void(MachineConfig&)>> changes = {
       [](MachineConfig& m) { m.boot = BootMode::Bios; },
+      [](MachineConfig& m) {
+        m.shared_folders.push_back({"/srv", "srv"});
+      },
+      [](MachineConfig& m) { m.tpm = true; },
       [](MachineConfig& m) { m.vnc = true; },
       [](MachineConfig& m) { m.memory_file = MemoryFile{"/m"}; },
       [](MachineConfig& m) { m.restore_from = "/state"; },

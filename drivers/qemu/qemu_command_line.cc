@@ -4,6 +4,7 @@
 #include <cctype>
 #include <initializer_list>
 
+#include "companions/companions.h"
 #include "vmtest/error.h"
 
 namespace vmtest {
@@ -51,6 +52,7 @@ class CommandLine {
     for (unsigned port = 0; port < machine_.hotplug_ports; ++port) add_port(port);
     for (std::size_t i = 0; i < machine_.disks.size(); ++i) add_disk(machine_.disks[i], i);
     for (std::size_t i = 0; i < machine_.nics.size(); ++i) add_nic(machine_.nics[i], i);
+    add_companions();
     add_other_devices();
     if (!machine_.allow_reboot) add({"-no-reboot"});
     // What comes in is said by QMP.
@@ -63,6 +65,9 @@ class CommandLine {
  private:
   void add(std::initializer_list<std::string> words) { arguments_.insert(arguments_.end(), words); }
   [[nodiscard]] bool x86() const { return machine_.architecture == Architecture::X86_64; }
+  [[nodiscard]] bool by_qboot() const {
+    return machine_.tpm && x86() && machine_.boot == BootMode::Direct && !machine_.kernel.empty();
+  }
   [[nodiscard]] std::string socket(const char* name) const { return qemu_escape((paths_.runtime_dir / name).string()); }
 
   /// Memory that may come while it runs.
@@ -101,6 +106,9 @@ class CommandLine {
       const bool shared = machine_.memory_file->mapping == MemoryFile::Mapping::Shared;
       add({"-object", "memory-backend-file" + size + ",mem-path=" + qemu_escape(machine_.memory_file->path.string()) +
                           ",share=" + (shared ? "on" : "off")});
+    } else if (!machine_.shared_folders.empty()) {
+      // virtiofsd writes into it.
+      add({"-object", "memory-backend-memfd" + size + ",share=on"});
     } else {
       add({"-object", "memory-backend-ram" + size});
     }
@@ -110,6 +118,8 @@ class CommandLine {
     switch (machine_.boot) {
       case BootMode::Direct:
         if (machine_.kernel.empty()) break;  // a machine without a guest: firmware alone
+        // The usual BIOS adds a log of the TPM's to the ACPI tables, after which a PVH kernel does not find them.
+        if (by_qboot()) add({"-bios", "qboot.rom"});
         add({"-kernel", machine_.kernel.string()});
         if (!machine_.initramfs.empty()) add({"-initrd", machine_.initramfs.string()});
         add({"-append", machine_.command_line});
@@ -193,6 +203,20 @@ class CommandLine {
     add({"-netdev", backend, "-device", device});
   }
 
+  void add_companions() {
+    validate(machine_.shared_folders);
+    for (std::size_t i = 0; i < machine_.shared_folders.size(); ++i) {
+      const std::string id = "fs" + std::to_string(i);
+      add({"-chardev", "socket,id=" + id + "-socket,path=" + qemu_escape(shared_folder_socket(paths_.runtime_dir, i).string()),
+           "-device", "vhost-user-fs-pci,id=" + id + ",chardev=" + id + "-socket,tag=" + machine_.shared_folders[i].tag});
+    }
+    if (machine_.tpm) {
+      add({"-chardev", "socket,id=tpm-socket,path=" + qemu_escape(tpm_socket(paths_.runtime_dir).string()), "-tpmdev",
+           "emulator,id=tpm0-backend,chardev=tpm-socket", "-device",
+           std::string(x86() ? "tpm-crb" : "tpm-tis-device") + ",id=tpm0,tpmdev=tpm0-backend"});
+    }
+  }
+
   void add_other_devices() {
     if (machine_.agent_channel) {
       add({"-device", "virtio-serial-pci,id=serial0,max_ports=2", "-chardev",
@@ -202,12 +226,18 @@ class CommandLine {
     if (machine_.random_number_generator) add({"-device", "virtio-rng-pci,id=rng0"});
     if (pluggable_mib() != 0) {
       const std::string memory = std::string(kPluggedMemory);
-      add({"-object", "memory-backend-ram,id=" + memory + "-ram,reserve=off,size=" + std::to_string(pluggable_mib()) + "M",
+      // virtiofsd writes into it.
+      const std::string backend = machine_.shared_folders.empty() ? "ram" : "memfd";
+      const std::string share = machine_.shared_folders.empty() ? "" : ",share=on";
+      add({"-object",
+           "memory-backend-" + backend + ",id=" + memory + "-ram,reserve=off,size=" + std::to_string(pluggable_mib()) + "M" +
+               share,
            "-device", "virtio-mem-pci,id=" + memory + ",memdev=" + memory + "-ram,requested-size=0"});
     }
     if (machine_.memory_balloon) add({"-device", "virtio-balloon-pci,id=balloon0"});
-    // Tells a guest that it was forked, so that its kernel reseeds its random numbers.
-    if (x86()) {
+    // Tells a guest that it was forked, so that its kernel reseeds its random numbers. qboot stands still over its table, and
+    // what boots by that is not forked.
+    if (x86() && !by_qboot()) {
       add({"-device", "vmgenid,id=generation0,guid=" + (paths_.generation_id.empty() ? "auto" : paths_.generation_id)});
     }
     if (machine_.vnc) {

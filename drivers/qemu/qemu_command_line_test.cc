@@ -209,6 +209,62 @@ TEST(QemuCommandLineTest, WholeAarch64) {
   EXPECT_EQ(qemu_command_line(machine, paths), expected);
 }
 
+TEST(QemuCommandLineTest, WholeWithSharedFoldersAndTpm) {
+  MachineConfig machine;
+  machine.kernel = "/images/tiny/vmlinuz";
+  machine.command_line = "console=ttyS0";
+  machine.shared_folders = {{"/home/me/src", "src"}, {"/srv/data", "data", true}};
+  machine.tpm = true;
+
+  // clang-format off
+  const Words expected = {
+      "/usr/bin/qemu-system-x86_64",
+      "-nodefaults",
+      "-no-user-config",
+      "-display", "none",
+      "-name", "guest=web,debug-threads=on",
+      "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+      "-machine", "q35,accel=tcg,memory-backend=ram0,dump-guest-core=off",
+      "-cpu", "max",
+      "-smp", "1",
+      "-m", "256",
+      "-object", "memory-backend-memfd,id=ram0,size=256M,share=on",
+      "-bios", "qboot.rom",
+      "-kernel", "/images/tiny/vmlinuz",
+      "-append", "console=ttyS0",
+      "-chardev", "socket,id=console,path=/run/vmtest/0123456789/console.sock,server=on,wait=off,logfile=/vms/web/console.log,logappend=on",
+      "-serial", "chardev:console",
+      "-chardev", "socket,id=qmp,path=/run/vmtest/0123456789/qmp.sock,server=on,wait=off",
+      "-mon", "chardev=qmp,mode=control",
+      "-chardev", "socket,id=qmp-cli,path=/run/vmtest/0123456789/qmp-cli.sock,server=on,wait=off",
+      "-mon", "chardev=qmp-cli,mode=control",
+      "-chardev", "socket,id=fs0-socket,path=/run/vmtest/0123456789/fs0.sock",
+      "-device", "vhost-user-fs-pci,id=fs0,chardev=fs0-socket,tag=src",
+      "-chardev", "socket,id=fs1-socket,path=/run/vmtest/0123456789/fs1.sock",
+      "-device", "vhost-user-fs-pci,id=fs1,chardev=fs1-socket,tag=data",
+      "-chardev", "socket,id=tpm-socket,path=/run/vmtest/0123456789/tpm.sock",
+      "-tpmdev", "emulator,id=tpm0-backend,chardev=tpm-socket",
+      "-device", "tpm-crb,id=tpm0,tpmdev=tpm0-backend",
+      "-device", "virtio-rng-pci,id=rng0"};
+  // clang-format on
+  EXPECT_EQ(qemu_command_line(machine, kPaths), expected);
+}
+
+TEST(QemuCommandLineTest, TpmOfAarch64HasAnotherDevice) {
+  MachineConfig machine;
+  machine.architecture = Architecture::Aarch64;
+  machine.tpm = true;
+  const Words words = qemu_command_line(machine, kPaths);
+  EXPECT_TRUE(has_option(words, "-device", "tpm-tis-device,id=tpm0,tpmdev=tpm0-backend"));
+  EXPECT_TRUE(has_option(words, "-object", "memory-backend-ram,id=ram0,size=256M"));
+}
+
+TEST(QemuCommandLineTest, RefusesTagsThatWouldBecomeOptions) {
+  MachineConfig machine;
+  machine.shared_folders = {{"/a", "src,id=x"}};
+  EXPECT_THROW((void)qemu_command_line(machine, kPaths), Error);
+}
+
 TEST(QemuCommandLineTest, NamesTheProgramOfTheArchitecture) {
   EXPECT_EQ(qemu_program(Architecture::X86_64), "qemu-system-x86_64");
   EXPECT_EQ(qemu_program(Architecture::Aarch64), "qemu-system-aarch64");

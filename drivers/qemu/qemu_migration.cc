@@ -88,6 +88,7 @@ MigrationReport QemuVm::migrate(const MachineConfig& machine, const Deadline& de
     throw Unsupported("its memory is a file that two processes would write to: the VM is to become a template");
   }
   if (machine.vnc) throw Unsupported("a display does not move");
+  if (!machine.shared_folders.empty() || machine.tpm) throw Unsupported("shared folders and a TPM do not move");
   const auto source = qmp(deadline);
   const PassingFolder folder(handle().runtime_dir);
   QemuPaths paths{.work_dir = handle().work_dir, .runtime_dir = folder.path()};

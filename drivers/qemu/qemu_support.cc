@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <string>
 
+#include "companions/companions.h"
 #include "network/tap.h"
 #include "vmtest/error.h"
 #include "vmtest/qemu_driver.h"
@@ -81,9 +82,8 @@ Support QemuDriver::support(Capability capability) const {
     case Capability::VhostUserNet:
       return not_built("by -netdev vhost-user and shared memory");
     case Capability::VirtioFs:
-      return not_built("by virtiofsd and vhost-user-fs-pci");
     case Capability::ReadOnlyShare:
-      return not_built("by virtiofsd and vhost-user-fs-pci");
+      return shared_folder_support();
     case Capability::Vfio:
       return not_built("by vfio-pci");
     case Capability::Vdpa:
@@ -93,7 +93,7 @@ Support QemuDriver::support(Capability capability) const {
     case Capability::L2Switch:
       return not_built("by -netdev dgram and a switch of ours");
     case Capability::Tpm:
-      return not_built("by swtpm");
+      return tpm_support();
     case Capability::Watchdog:
       return not_built("by i6300esb");
     case Capability::Audio:

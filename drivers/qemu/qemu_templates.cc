@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "companions/companions.h"
 #include "file_identity.h"
 #include "qemu_command_line.h"
 #include "qemu_migration.h"
@@ -134,7 +135,7 @@ std::optional<std::string> QemuDriver::obstacle(const MachineConfig& machine) co
   // QEMU 7.2 gives the host back what a balloon takes by a hole in the memory's file, though that is mapped privately.
   if (machine.memory_balloon) return "what a balloon takes from a fork would be gone from its template's memory too";
   if (machine.vnc) return "a display is not forked";
-  return std::nullopt;
+  return companion_obstacle(machine);
 }
 
 std::string QemuDriver::fingerprint(const MachineConfig& machine) const {

@@ -67,13 +67,14 @@ SupervisedProcess QemuVm::describe(const MachineConfig& machine, QemuPaths paths
 }
 
 void QemuVm::launch(const MachineConfig& config) {
+  const std::vector<Companion> companions = companions_of(config, handle().work_dir, handle().runtime_dir);
   SupervisedProcess process =
       describe(config, {.work_dir = handle().work_dir, .runtime_dir = handle().runtime_dir, .ssh_port = handle().ssh_port});
   {
     const std::lock_guard lock(mutex_);
     qmp_.reset();
   }
-  spawn(std::move(process), [&] {
+  spawn(std::move(process), companions, [&] {
     std::shared_ptr<QmpClient> connected;
     await_up([&] {
       connected = QmpClient::connect(monitor_socket(), Deadline::after(kAnswerTime));

@@ -10,6 +10,7 @@
 
 #include "platform.h"
 #include "vmtest/error.h"
+#include "vmtest/host/socket.h"
 #include "vmtest/host/text.h"
 
 namespace vmtest {
@@ -63,11 +64,20 @@ VmState SupervisedVm::ended_state(std::chrono::milliseconds timeout, VmState oth
   return exit->orderly ? VmState::Stopped : VmState::Failed;
 }
 
-void SupervisedVm::spawn(SupervisedProcess process, const std::function<void()>& connect) {
+void SupervisedVm::spawn(SupervisedProcess process, const std::vector<Companion>& companions,
+                         const std::function<void()>& connect) {
   process.name = program_.process;
   write_file(handle_.work_dir / "command_line.txt", format_command(process.argv) + "\n", 0600);
   forget_asked();
-  const pid_t pid = supervisor_->spawn(process);
+  end_companions(companions);
+  pid_t pid = -1;
+  try {
+    for (const Companion& companion : companions) start_companion(companion);
+    pid = supervisor_->spawn(process);
+  } catch (...) {
+    end_companions(companions);
+    throw;
+  }
   {
     const std::lock_guard lock(mutex_);
     process_ = std::make_shared<FileDescriptor>(supervisor::try_open_pidfd(pid));
@@ -77,7 +87,63 @@ void SupervisedVm::spawn(SupervisedProcess process, const std::function<void()>&
     connect();
   } catch (const std::exception&) {
     // Most of the time it ended with a complaint about its command line, and that is the story.
+    signal(SIGKILL);
+    (void)supervisor_->wait_exit(program_.process, kExitReportTime);
+    for (const Companion& companion : companions) {
+      // Its end came first, so its report did, too.
+      const auto ended = supervisor_->wait_exit(companion.name, std::chrono::milliseconds(0));
+      if (ended && !ended->told && !ended->status.ok()) {
+        throw Error(companion.title + " ended with " + to_string(ended->status) +
+                    (ended->last_words.empty() ? "" : ", saying:\n" + indent(sanitize_console(ended->last_words), "  ")));
+      }
+    }
     give_up(program_.process, "at its start");
+  }
+}
+
+void SupervisedVm::start_companion(const Companion& companion) {
+  with_context("cannot start " + companion.title, [&] {
+    std::error_code ignored;
+    fs::remove(companion.socket, ignored);
+    SupervisedProcess process;
+    process.name = companion.name;
+    process.argv = companion.argv;
+    process.log_file = companion.name + ".log";
+    process.needed_by = program_.process;
+    // The socket listens from now on, so nobody has to wait for it. Only the companion keeps it: who connects when that has ended
+    // is refused.
+    const FileDescriptor listener = listen_unix(companion.socket);
+    supervisor_->hold(kCompanionSocket, listener.get());
+    process.descriptors = {{kCompanionSocket, kCompanionSocketDescriptor}};
+    if (!companion.folder.empty()) {
+      const FileDescriptor folder = open_shared_folder(companion.folder, companion.read_only);
+      supervisor_->hold(kCompanionFolder, folder.get());
+      process.descriptors.emplace_back(kCompanionFolder, kCompanionFolderDescriptor);
+    }
+    if (!companion.state_dir.empty()) {
+      fs::create_directories(companion.state_dir);
+      fs::permissions(companion.state_dir, fs::perms::owner_all);
+    }
+    write_file(handle_.work_dir / (companion.name + "_command_line.txt"), format_command(companion.argv) + "\n", 0600);
+    try {
+      (void)supervisor_->spawn(process);
+    } catch (...) {
+      supervisor_->release(kCompanionSocket);
+      supervisor_->release(kCompanionFolder);
+      throw;
+    }
+    supervisor_->release(kCompanionSocket);
+    supervisor_->release(kCompanionFolder);
+  });
+}
+
+void SupervisedVm::end_companions(const std::vector<Companion>& companions) {
+  if (companions.empty()) return;
+  const auto running = supervisor_->status().processes;
+  for (const Companion& companion : companions) {
+    if (running.count(companion.name) == 0) continue;
+    supervisor_->signal(companion.name, SIGKILL);
+    if (!supervisor_->wait_exit(companion.name, kExitReportTime)) throw Timeout(companion.title + " does not end");
   }
 }
 
@@ -184,7 +250,12 @@ std::optional<VmExit> SupervisedVm::wait_exit(std::chrono::milliseconds timeout)
       supervisor_->wait_exit(program_.process, running ? std::max<std::chrono::milliseconds>(timeout, kExitReportTime) : timeout);
   if (!exit) return std::nullopt;
   std::error_code ignored;
-  return judge(*exit, asked_ || fs::exists(asked_file(), ignored));
+  const bool asked = asked_ || fs::exists(asked_file(), ignored);
+  if (exit->cause && !asked) {
+    return VmExit{exit->cause->name + " ended with " + to_string(exit->cause->status) + ", and the VM, which needs it, was ended",
+                  exit->cause->last_words, false};
+  }
+  return judge(*exit, asked);
 }
 
 void SupervisedVm::mark_asked() noexcept {

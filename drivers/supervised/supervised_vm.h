@@ -8,7 +8,10 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "companions/companions.h"
 #include "vmtest/deadline.h"
 #include "vmtest/driver.h"
 #include "vmtest/supervised_driver.h"
@@ -67,9 +70,10 @@ class SupervisedVm {
   [[nodiscard]] virtual VmExit judge(const SupervisedExit& exit, bool asked) = 0;
 
   [[nodiscard]] Owner owner() const { return owner_; }
-  /// Starts the process, whose command line is put down in the VM's folder, and runs `connect`, which returns when the guest
-  /// runs. When that throws, the process ends; if it had ended by itself, its last words are the error.
-  void spawn(SupervisedProcess process, const std::function<void()>& connect);
+  /// Starts the companions, then the process, whose command line is put down in the VM's folder, and runs `connect`, which
+  /// returns when the guest runs. When that throws, all of them end; if one had ended by itself, its last words are the error.
+  void spawn(SupervisedProcess process, const std::vector<Companion>& companions, const std::function<void()>& connect);
+  void spawn(SupervisedProcess process, const std::function<void()>& connect) { spawn(std::move(process), {}, connect); }
   /// Ends the process by `end` in order to continue in another one, which `go_on` spawns: until then nobody is told of an end.
   /// When either throws, the VM is what its process is. Throws Timeout when the first one does not end.
   void continue_in_another_process(const std::function<void()>& end, const std::function<void()>& go_on);
@@ -91,6 +95,9 @@ class SupervisedVm {
   /// In a handler: ends a process that did not do what was expected. Throws its last words if it had ended by itself, else what
   /// is being handled.
   [[noreturn]] void give_up(const std::string& process, const std::string& when);
+  void start_companion(const Companion& companion);
+  /// Ends those that are left of an earlier start, or of a failed one.
+  void end_companions(const std::vector<Companion>& companions);
   [[nodiscard]] std::filesystem::path asked_file() const { return handle_.work_dir / "stop-asked"; }
   [[nodiscard]] VmState ended_state(std::chrono::milliseconds timeout, VmState otherwise);
 

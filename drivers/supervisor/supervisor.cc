@@ -175,8 +175,7 @@ json Supervisor::answer(Connection& connection, const json& request) {
     return {{"ok", true}};
   }
   if (op == "release") {
-    const std::string name = request.at("name");
-    if (held_.erase(name) == 0) throw Error("no descriptor \"" + name + "\" is held");
+    held_.erase(request.at("name").get<std::string>());
     return {{"ok", true}};
   }
   if (op == "signal") {
@@ -226,6 +225,7 @@ json Supervisor::spawn(const json& request) {
   }
   Child child{ChildProcess::start(process), log};
   child.epilogue = request.value("epilogue", std::vector<std::string>());
+  child.needed_by = request.value("needed_by", std::string());
   const pid_t pid = child.process.pid();
   children_[name] = std::move(child);
   return {{"ok", true}, {"pid", pid}};
@@ -264,12 +264,15 @@ json Supervisor::status() const {
 
 json Supervisor::exit_event(const std::string& name) const {
   const Child& child = children_.at(name);
-  return {{"event", "exited"},
-          {"name", name},
-          {"pid", child.process.pid()},
-          {"code", child.status->code},
-          {"signal", child.status->signal},
-          {"last_words", last_words(child.log)}};
+  json event = {{"event", "exited"},
+                {"name", name},
+                {"pid", child.process.pid()},
+                {"code", child.status->code},
+                {"signal", child.status->signal},
+                {"told", child.told},
+                {"last_words", last_words(child.log)}};
+  if (!child.cause.is_null()) event["cause"] = child.cause;
+  return event;
 }
 
 void Supervisor::reap() {
@@ -277,6 +280,7 @@ void Supervisor::reap() {
     if (child.status) continue;
     child.status = poll(child);
     if (!child.status) continue;
+    end_dependents(name);
     const json event = exit_event(name);
     for (Connection& connection : connections_) {
       try {
@@ -292,6 +296,21 @@ void Supervisor::reap() {
       return !child.status && (child.process.pid() == pid || child.undoing.pid() == pid);
     });
   });
+}
+
+void Supervisor::end_dependents(const std::string& name) {
+  const Child& gone = children_.at(name);
+  for (auto& [other, child] : children_) {
+    if (child.status || child.ended) continue;
+    if (other == gone.needed_by && !gone.status->ok() && child.cause.is_null()) {
+      child.cause = exit_event(name);
+      ::kill(-child.process.pid(), SIGKILL);
+    }
+    if (child.needed_by == name) {
+      child.told = true;
+      ::kill(-child.process.pid(), SIGTERM);
+    }
+  }
 }
 
 ChildProcess Supervisor::start_epilogue(const Child& child) const {

@@ -50,6 +50,12 @@ class Supervisor {
     /// Set when it has ended and its epilogue has, too.
     std::optional<ExitStatus> status = std::nullopt;
     std::vector<std::string> epilogue = {};
+    /// Name of the child that cannot do without this one; empty: none.
+    std::string needed_by = {};
+    /// Whether it was told to end since that one had ended.
+    bool told = false;
+    /// The end of a child that this one could not do without; null unless it was killed for it.
+    nlohmann::json cause = {};
     /// Set when it has ended, but its epilogue runs.
     std::optional<ExitStatus> ended = std::nullopt;
     ChildProcess undoing = {};
@@ -71,6 +77,8 @@ class Supervisor {
   std::optional<ExitStatus> poll(Child& child);
   [[nodiscard]] ChildProcess start_epilogue(const Child& child) const;
   void finish_epilogues();
+  /// Ends who depends on a child that has ended: the one that needs it, or those that it needed.
+  void end_dependents(const std::string& name);
   void owner_is_gone();
   void watch_owner(pid_t pid, std::optional<unsigned long long> start_time);
   void end_processes();

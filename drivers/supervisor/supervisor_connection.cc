@@ -22,7 +22,12 @@ constexpr std::chrono::seconds kAnswerTime{20};
 constexpr std::chrono::seconds kEndTime{15};
 
 SupervisedExit parse_exit(const json& event) {
-  return {event.at("name"), {event.at("code"), event.at("signal")}, event.at("last_words")};
+  SupervisedExit exit{
+      event.at("name"), {event.at("code"), event.at("signal")}, event.at("last_words"), event.value("told", false)};
+  if (const auto cause = event.find("cause"); cause != event.end()) {
+    exit.cause = SupervisedExit::Cause{cause->at("name"), {cause->at("code"), cause->at("signal")}, cause->at("last_words")};
+  }
+  return exit;
 }
 
 /// Throws unless the supervisor that said `hello` can be talked to; of another version not even the rest may be read.
@@ -178,7 +183,8 @@ pid_t SupervisorConnection::spawn(const SupervisedProcess& process) {
       {"argv", process.argv},
       {"log", process.log_file},
       {"descriptors", process.descriptors},
-      {"epilogue", process.epilogue}}.dump()));
+      {"epilogue", process.epilogue},
+      {"needed_by", process.needed_by}}.dump()));
   const pid_t pid = reply.at("pid");
   incoming_->started[process.name] = pid;
   // The end of an earlier process of this name may have arrived together with the answer.

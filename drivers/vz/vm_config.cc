@@ -48,6 +48,9 @@ json nat(const NicConfig& nic) {
 }
 
 void require_possible(const MachineConfig& machine) {
+  if (!machine.shared_folders.empty())
+    throw Unsupported("shared folders are not built for Virtualization.framework yet; leave .shared_folders out, or use QEMU");
+  if (machine.tpm) throw Unsupported("Virtualization.framework has no TPM; leave .tpm out, or use QEMU");
   if (machine.vnc) throw Unsupported("Virtualization.framework shows a display in a window of its own only, not by VNC");
   if (machine.memory_file) throw Unsupported("Virtualization.framework keeps a guest's memory to itself");
   if (!machine.cpu_model.empty() && machine.cpu_model != "host") {

@@ -72,6 +72,11 @@ TEST(VzVmConfig, WhatTheFrameworkLacksIsUnsupported) {
       {"has no BIOS", [](MachineConfig& machine) { machine.boot = BootMode::Bios; }},
       {"it has no TAPs", [](MachineConfig& machine) { machine.nics.front().kind = NicKind::Tap; }},
       {"network without a way out", [](MachineConfig& machine) { machine.nics.front().kind = NicKind::Isolated; }},
+      {"shared folders are not built",
+       [](MachineConfig& machine) {
+         machine.shared_folders.push_back({"/srv", "srv"});
+       }},
+      {"no TPM", [](MachineConfig& machine) { machine.tpm = true; }},
       {"not by VNC", [](MachineConfig& machine) { machine.vnc = true; }},
       {"memory to itself", [](MachineConfig& machine) { machine.memory_file = MemoryFile{"/m"}; }},
       {"not \"Skylake\"", [](MachineConfig& machine) { machine.cpu_model = "Skylake"; }},

@@ -58,6 +58,18 @@ struct NicConfig {
   std::optional<unsigned> hotplug_port = {};
 };
 
+/// A folder of the host that the guest mounts by its tag: `mount -t virtiofs TAG PLACE`. See companions.h for who serves it.
+struct SharedFolderConfig {
+  std::filesystem::path path;
+  /// 1 to 36 letters, digits, '-', '_' and '.'; no two of a machine are the same.
+  std::string tag;
+  /// Whether the guest may not write, whatever it mounts it as.
+  bool read_only = false;
+};
+
+/// Throws Error for a tag that cannot be or is there twice.
+void validate(const std::vector<SharedFolderConfig>& folders);
+
 /// Firmware files for BootMode::Uefi. `variables` is this VM's own writable copy.
 struct UefiFirmware {
   std::filesystem::path code;
@@ -117,6 +129,11 @@ struct MachineConfig {
 
   /// Free places for devices that are plugged in while the guest runs, see HotplugFacet. Numbered from 0.
   unsigned hotplug_ports = 0;
+
+  /// Each has a virtiofsd beside the hypervisor.
+  std::vector<SharedFolderConfig> shared_folders = {};
+  /// A TPM 2.0: swtpm beside the hypervisor. What it remembers lasts as long as the VM's folder.
+  bool tpm = false;
 
   bool random_number_generator = true;
   bool memory_balloon = false;

@@ -41,6 +41,9 @@ struct SupervisedProcess {
   /// Run when the process has ended, however it ended, before its end is told of or its VM's folders go: it undoes what the
   /// process did to the host. Must do nothing when there is nothing to undo, since it may run twice. Empty: nothing.
   std::vector<std::string> epilogue = {};
+  /// Name of a process that cannot do without this one. It is killed when this one ends other than with exit code 0; this one is
+  /// told to end (SIGTERM) when it has ended.
+  std::string needed_by = {};
 };
 
 /// How a supervised process ended.
@@ -49,6 +52,15 @@ struct SupervisedExit {
   ExitStatus status;
   /// The last lines of its log.
   std::string last_words;
+  /// Whether it was told to end because the process that needed it had ended.
+  bool told = false;
+  /// Which process it could not do without, when it was killed because that one ended.
+  struct Cause {
+    std::string name;
+    ExitStatus status;
+    std::string last_words;
+  };
+  std::optional<Cause> cause = {};
 };
 
 /// What a supervisor says of itself.
@@ -80,7 +92,7 @@ class SupervisorConnection {
 
   /// Gives the supervisor a copy of a descriptor under a name, kept until the VM ends: leases, TAPs.
   void hold(const std::string& name, int fd);
-  /// Closes its copy of a descriptor given before. Throws Error when it holds none of that name.
+  /// Has it close its copy again; does nothing when it has none of that name.
   void release(const std::string& name);
   /// Starts a process and returns its pid. Throws Error when it cannot be executed.
   pid_t spawn(const SupervisedProcess& process);
