@@ -4,9 +4,9 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <cstdlib>
 
 #include "failure.h"
+#include "variable.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 
@@ -15,26 +15,8 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::failure_of;
+using testing::Variable;
 using Words = std::vector<std::string>;
-
-/// A variable with another value for a while.
-class Variable {
- public:
-  Variable(const char* name, const std::string& value) : name_(name) {
-    if (const char* old = std::getenv(name)) before_ = old;
-    ::setenv(name, value.c_str(), 1);
-  }
-  ~Variable() {
-    if (before_) ::setenv(name_, before_->c_str(), 1);
-    else ::unsetenv(name_);
-  }
-  Variable(const Variable&) = delete;
-  Variable& operator=(const Variable&) = delete;
-
- private:
-  const char* name_;
-  std::optional<std::string> before_;
-};
 
 class CompanionsTest : public ::testing::Test {
  protected:
