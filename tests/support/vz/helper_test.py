@@ -283,7 +283,7 @@ class SavedStateTest(HelperTestCase):
         helper.put("vm.create", self.vm(helper))
         self.refused(helper, 500, "vm.restore", {"path": self.disk(helper)}, saying="VZErrorDomain 12")
         self.assertEqual(helper.state(), "Stopped")
-        self.assertEqual(helper.qemus(), [])
+        wait_for("QEMU's end", lambda: not helper.qemus())
         helper.put("vm.boot")
 
 

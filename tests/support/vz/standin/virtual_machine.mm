@@ -23,6 +23,7 @@ namespace {
 void take_end(VZVirtualMachine* machine, unsigned generation, const std::string& why) {
   VmCore& core = core_of(machine);
   if (core.generation != generation || !core.qemu) return;
+  if (core.state == VZVirtualMachineStateRestoring) return;  // who restores is told, and nobody else
   core.qemu.reset();
   core.state = why.empty() ? VZVirtualMachineStateStopped : VZVirtualMachineStateError;
   const id<VZVirtualMachineDelegate> delegate = core.delegate;
