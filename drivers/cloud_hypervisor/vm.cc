@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -50,8 +49,9 @@ constexpr int kOldestMajor = 51;
 
 /// "53.0.0": throws when it is too old, or no version.
 void require_version(const std::string& version) {
-  int major = 0;
-  if (std::sscanf(version.c_str(), "%d.", &major) != 1)
+  char* end = nullptr;
+  const long major = std::strtol(version.c_str(), &end, 10);
+  if (end == version.c_str() || *end != '.')
     throw Error("Cloud Hypervisor calls its version \"" + sanitize_console(version) + "\", which is none");
   if (major < kOldestMajor) {
     throw Unsupported("Cloud Hypervisor v" + sanitize_console(version) + " is too old: disks are told their format since v" +

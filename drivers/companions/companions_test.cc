@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-
 #include "failure.h"
 #include "variable.h"
 #include "vmtest/error.h"

@@ -19,7 +19,7 @@ namespace vmtest {
 namespace {
 
 namespace fs = std::filesystem;
-using std::string_view_literals::operator""sv;
+using std::string_view_literals::operator""sv;  // NOLINT(misc-unused-using-decls): it is used
 
 /// Milliseconds, but on a busy host.
 constexpr std::chrono::seconds kAnswerTime{20};
