@@ -182,9 +182,14 @@ void SupervisedVm::move_to_second_process(SupervisedProcess second, const std::f
       (void)supervisor_->wait_exit(program_.process, kEndTime);
     }
     supervisor_->rename(second.name, program_.process);
-    write_file(handle_.work_dir / "command_line.txt", format_command(second.argv) + "\n", 0600);
-    const std::lock_guard lock(mutex_);
-    process_ = process;
+    {
+      const std::lock_guard lock(mutex_);
+      process_ = process;
+    }
+    try {
+      write_file(handle_.work_dir / "command_line.txt", format_command(second.argv) + "\n", 0600);
+    } catch (const std::exception&) {  // a full disk must not take from a VM that has moved what is left to do
+    }
   } catch (...) {
     continues_ = false;
     throw;
