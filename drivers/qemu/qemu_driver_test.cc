@@ -71,6 +71,14 @@ class QemuDriverTest : public ::testing::Test {
   }
   pid_t qemu_pid() const { return SupervisorConnection::connect(vm_->supervisor_socket())->status().processes.at("qemu"); }
 
+  /// What wait_exit() tells of a stop() that had to use a signal.
+  void expect_forced_by(const char* signal) {
+    const auto exit = driver_.wait_exit(*vm_, milliseconds(0));
+    ASSERT_TRUE(exit);
+    EXPECT_TRUE(exit->forced);
+    EXPECT_NE(exit->how.find(signal), std::string::npos) << exit->how;
+  }
+
   TemporaryDirectory folder_;
   QemuDriver driver_;
   std::optional<VmHandle> vm_;
@@ -266,6 +274,7 @@ TEST_F(QemuDriverTest, StopOfAGuestThatDoesNotListenKeepsItsTime) {
   (void)driver_.stop(vm, milliseconds(500));
   EXPECT_LT(std::chrono::steady_clock::now() - begin, milliseconds(1500));
   EXPECT_EQ(driver_.state(vm), VmState::Stopped);
+  expect_forced_by("SIGTERM");
 }
 
 TEST_F(QemuDriverTest, StopOfAHungQemuKeepsItsTime) {
@@ -275,6 +284,7 @@ TEST_F(QemuDriverTest, StopOfAHungQemuKeepsItsTime) {
   (void)driver_.stop(vm, milliseconds(500));
   EXPECT_LT(std::chrono::steady_clock::now() - begin, milliseconds(1500));
   EXPECT_EQ(driver_.state(vm), VmState::Stopped);
+  expect_forced_by("SIGKILL");
 }
 
 TEST_F(QemuDriverTest, CrashIsReportedAtOnce) {

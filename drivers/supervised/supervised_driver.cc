@@ -124,13 +124,18 @@ VmHandle SupervisedDriver::stop(const VmHandle& vm, std::chrono::milliseconds ti
       pressed = target->press_power_button(before, deadline);
     } catch (const std::exception&) {  // a hypervisor that does not listen gets the signals
     }
-    if (pressed) ended = ended_by(Deadline::at(deadline.time_point() - term_time));
+    if (pressed) {
+      target->mark_ended_by(0);
+      ended = ended_by(Deadline::at(deadline.time_point() - term_time));
+    }
   }
   if (!ended && timeout > std::chrono::milliseconds(0)) {
+    target->mark_ended_by(SIGTERM);
     target->signal(SIGTERM);
     ended = ended_by(deadline);
   }
   if (!ended) {
+    target->mark_ended_by(SIGKILL);
     target->signal(SIGKILL);
     if (!target->wait_exit(kKillTime)) {
       throw Timeout("the hypervisor of VM \"" + vm.name + "\" does not end, not even by SIGKILL");

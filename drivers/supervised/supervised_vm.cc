@@ -260,7 +260,14 @@ std::optional<VmExit> SupervisedVm::wait_exit(std::chrono::milliseconds timeout)
     return VmExit{exit->cause->name + " ended with " + to_string(exit->cause->status) + ", and the VM, which needs it, was ended",
                   exit->cause->last_words, false};
   }
-  return judge(*exit, asked);
+  VmExit judged = judge(*exit, asked);
+  const int ended_by = ended_by_;
+  if (ended_by == 0 && exit->status.ok()) judged.how = "the guest powered off as asked";
+  if (ended_by > 0) {
+    judged.forced = true;
+    judged.how += std::string(", by ") + (ended_by == SIGTERM ? "SIGTERM" : "SIGKILL");
+  }
+  return judged;
 }
 
 void SupervisedVm::mark_asked() noexcept {
@@ -273,6 +280,7 @@ void SupervisedVm::mark_asked() noexcept {
 
 void SupervisedVm::forget_asked() {
   asked_ = false;
+  ended_by_ = kNobody;
   std::error_code ignored;
   fs::remove(asked_file(), ignored);
 }

@@ -58,6 +58,8 @@ class SupervisedVm {
   [[nodiscard]] std::optional<VmExit> wait_exit(std::chrono::milliseconds timeout);
   /// Remembers, for this process and others, that the hypervisor's end was asked for.
   void mark_asked() noexcept;
+  /// What stop() is about to end it by: 0 is the guest's own power-off. For how wait_exit() tells of it.
+  void mark_ended_by(int signal) { ended_by_ = signal; }
   void signal(int number) { supervisor_->signal(program_.process, number); }
 
  protected:
@@ -107,6 +109,8 @@ class SupervisedVm {
   const Program program_;
   std::mutex order_;
   std::atomic<bool> asked_ = false;
+  static constexpr int kNobody = -1;
+  std::atomic<int> ended_by_ = kNobody;
   /// The process is ending or has ended, and another one is about to take its place.
   std::atomic<bool> continues_ = false;
   /// What the VM is then.

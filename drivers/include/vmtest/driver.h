@@ -16,6 +16,7 @@
 #include "vmtest/migration_facet.h"
 #include "vmtest/resize_facet.h"
 #include "vmtest/template_facet.h"
+#include "vmtest/vm_exit.h"
 #include "vmtest/vm_handle.h"
 
 namespace vmtest {
@@ -37,16 +38,6 @@ struct DiskNeeds {
   std::vector<DiskFormat> formats;
   /// Whether an overlay with a backing file may be given.
   bool backing_files = false;
-};
-
-/// How a hypervisor ended.
-struct VmExit {
-  /// One line: "QEMU ended with exit code 1".
-  std::string how;
-  /// The last lines it wrote to its standard error.
-  std::string last_words;
-  /// Whether somebody asked for it (stop, destroy, a guest's own power-off).
-  bool orderly = false;
 };
 
 /// Drives one kind of hypervisor. Implementations keep a connection per VM that this process owns; every call but the
