@@ -9,6 +9,7 @@
 #include "subcommand.h"
 #include "vm_inventory.h"
 #include "vmtest/host/file_descriptor.h"
+#include "vmtest/machine_config.h"
 
 namespace vmtest::cli {
 namespace {
@@ -21,6 +22,8 @@ json to_json(const VmEntry& entry) {
     vm["driver"] = to_string(entry.handle->driver);
     vm["ssh_port"] = entry.handle->ssh_port;
     vm["supervisor_pid"] = entry.handle->supervisor_pid;
+    std::error_code ignored;
+    if (const auto vnc = entry.handle->runtime_dir / kVncSocket; std::filesystem::exists(vnc, ignored)) vm["vnc"] = vnc.string();
   }
   if (entry.status) {
     vm["owned"] = entry.status->owned;

@@ -34,7 +34,6 @@ inline constexpr const char* kQmpSocket = "qmp.sock";
 inline constexpr const char* kQmpCliSocket = "qmp-cli.sock";
 inline constexpr const char* kConsoleSocket = "console.sock";
 inline constexpr const char* kAgentSocket = "agent.sock";
-inline constexpr const char* kVncSocket = "vnc.sock";
 /// Number that the first TAP's descriptor has in QEMU; further ones follow.
 inline constexpr int kFirstTapDescriptor = 3;
 /// The device by which memory comes and goes while the guest runs.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <set>
@@ -10,6 +11,7 @@
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/process.h"
+#include "vmtest/host/socket.h"
 #include "vmtest/image_store.h"
 #include "vmtest/vm_test.h"
 
@@ -28,6 +30,7 @@ class TinyBootTest : public VmTest {
     spec.setup_commands = {"echo one >> /root/order", "echo two >> /root/order"};
     spec.data_disks = {{.size_mib = 16, .serial = "scratch"}};
     spec.disk_size_mib = 4096;
+    spec.vnc = true;
     spec.templates = Template::Never;
     return spec;
   }
@@ -43,6 +46,16 @@ TEST_F(TinyBootTest, IsWhatTheSpecSays) {
   EXPECT_EQ(vm().run("cat /sys/block/vdc/serial /sys/block/vdc/size").out, "scratch32768\n");
   EXPECT_EQ(vm().run("id -un").out, "root\n");
   EXPECT_GT(std::stoi(vm().run("df -m / | awk 'END {print $2}'").out), 3800);
+}
+
+TEST_F(TinyBootTest, ServesItsDisplay) {
+  const FileDescriptor viewer = connect_unix(vm().vnc_socket());
+  char greeting[12];
+  ASSERT_TRUE(wait_readable(viewer.get(), Deadline::after(std::chrono::seconds(20))));
+  ASSERT_EQ(::read(viewer.get(), greeting, sizeof greeting), 12);
+  EXPECT_EQ(std::string(greeting, 4), "RFB ");
+  const ToolResult listed = exec_tool({VMTEST_CLI, "ps", "--json"}, Deadline::after(std::chrono::seconds(20)));
+  EXPECT_NE(listed.out.find(vm().vnc_socket().string()), std::string::npos) << listed.out << listed.err;
 }
 
 TEST_F(TinyBootTest, TellsItsPhases) {

@@ -100,6 +100,13 @@ class FailedTestTest : public ::testing::Test {
     options.standard_error = terminal.programs_end();
     return ChildProcess::start(options);
   }
+  /// The VM that a shell is to be had in, as a failed test's output says.
+  static std::string kept_vm(const std::string& output) {
+    const std::string words = "vmtest ssh ";
+    const std::size_t at = output.find(words);
+    if (at == std::string::npos) return "";
+    return output.substr(at + words.size(), output.find('\n', at) - at - words.size());
+  }
   /// Files below the home's evidence folder with that name.
   [[nodiscard]] std::vector<std::filesystem::path> evidence(const std::string& file) const {
     std::vector<std::filesystem::path> found;
@@ -169,9 +176,8 @@ TEST_F(FailedTestTest, HangingTestIsEndedWithEvidence) {
 TEST_F(FailedTestTest, KeptVmCanBeEnteredAndStopped) {
   const ToolResult result = run("Fails", {{"VMTEST_KEEP", "1"}});
   EXPECT_EQ(result.status.code, 1) << result.out << result.err;
-  const std::size_t at = result.out.find("vmtest ssh ");
-  ASSERT_NE(at, std::string::npos) << result.out;
-  const std::string name = result.out.substr(at + 11, result.out.find('\n', at) - at - 11);
+  const std::string name = kept_vm(result.out);
+  ASSERT_NE(name, "") << result.out;
   EXPECT_TRUE(contains(vmtest({"ps"}).out, name));
   const ToolResult answer = vmtest({"ssh", name, "--", "cat", "/root/file"});
   EXPECT_EQ(answer.out, "kept\n") << answer.err;
@@ -192,6 +198,17 @@ TEST_F(FailedTestTest, KeptVmCanBeEnteredAndStopped) {
   EXPECT_EQ(vmtest({"stop", name}).status.code, 0);
   EXPECT_FALSE(has_vms());
   EXPECT_EQ(vmtest({"stop", name}).status.code, 3);
+}
+
+TEST_F(FailedTestTest, VmThatWasNeverReadyIsKeptToo) {
+  const ToolResult result = run("HasNoVm", {{"VMTEST_KEEP", "1"}}, "Unready");
+  EXPECT_EQ(result.status.code, 1) << result.out << result.err;
+  const std::string name = kept_vm(result.out);
+  ASSERT_NE(name, "") << result.out;
+  EXPECT_EQ(vmtest({"ssh", name, "--", "cat", "/root/file"}).out, "kept\n");
+  EXPECT_EQ(evidence("console.log").size(), 1U);
+  EXPECT_EQ(vmtest({"stop", name}).status.code, 0);
+  EXPECT_FALSE(has_vms());
 }
 
 }  // namespace

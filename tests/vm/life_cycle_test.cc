@@ -27,7 +27,9 @@ TEST_F(TinyLifeCycleTest, RebootWaitsForTheNewBoot) {
 
 TEST_F(TinyLifeCycleTest, ShutdownIsGracefulAndStartBootsAgain) {
   vm().run("echo kept > /root/file");
-  vm().shutdown();
+  const VmExit exit = vm().shutdown();
+  EXPECT_FALSE(exit.forced) << exit.how;
+  EXPECT_NE(exit.how.find("the guest powered off"), std::string::npos) << exit.how;
   EXPECT_EQ(vm().state(), VmState::Stopped);
   vm().start();
   EXPECT_EQ(vm().state(), VmState::Ready);

@@ -30,6 +30,14 @@ TEST_F(Sample, Passes) { vm().run("true"); }
 
 TEST_F(Sample, NeverEnds) { std::promise<void>().get_future().wait(); }
 
+/// Cannot be set up.
+class Unready : public VmTest {
+ protected:
+  [[nodiscard]] VmSpec spec() const override { return {.setup_commands = {"echo kept > /root/file; false"}}; }
+};
+
+TEST_F(Unready, HasNoVm) {}
+
 /// Takes twelve seconds until its test begins.
 class SlowToPrepare : public Sample {
  protected:

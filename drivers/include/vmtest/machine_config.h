@@ -88,6 +88,9 @@ struct MemoryFile {
   Mapping mapping = Mapping::Shared;
 };
 
+/// In the runtime folder of a VM with a display.
+inline constexpr const char* kVncSocket = "vnc.sock";
+
 /// Everything a driver must know to start a VM: paths and numbers only. The hypervisor's command line or request body is a
 /// pure function of this (see qemu_command_line).
 struct MachineConfig {
@@ -137,7 +140,7 @@ struct MachineConfig {
 
   bool random_number_generator = true;
   bool memory_balloon = false;
-  /// A display reachable by VNC on a Unix socket in the runtime folder.
+  /// A display reachable by VNC on the Unix socket kVncSocket in the runtime folder.
   bool vnc = false;
   /// Whether a guest's reboot restarts the VM (it ends the hypervisor otherwise).
   bool allow_reboot = true;
