@@ -4,6 +4,7 @@
 ratios.cold_ssh             `tiny`, cold boot to the first SSH command answered, ours over bare QEMU
 figures.teardown            from the scope's end until nothing is left
 ratios.debian_seed_profile  `debian-12`, cold to the marker, our seed over cloud-init's stock behaviour; the same image
+figures.debian_*_stage_*    what each of cloud-init's stages took in the guest (0: it did not run); debian_*_login a further login
 ratios.debian_floor         the same image with cloud-init disabled (to sshd's banner), over the stock behaviour
 """
 import argparse
@@ -104,7 +105,8 @@ def main():
         parts.update(result["parts"])
         return {key: result[key] for key in keys}
 
-    debian = ["--image", "debian-12", "--memory", str(DEBIAN["memory"]), "--cpus", str(DEBIAN["cpus"])]
+    of_debian = ("marker", "ssh", "cpu", "stage_local", "stage_init", "stage_config", "stage_final", "login")
+    debian = ["--image", "debian-12", "--memory", str(DEBIAN["memory"]), "--cpus", str(DEBIAN["cpus"]), "--stages"]
     try:
         if "tiny" in a.images:
             for run in range(a.runs):
@@ -115,8 +117,8 @@ def main():
         if "debian-12" in a.images:
             for run in range(a.runs):
                 measure.say(f"debian-12 {run + 1}/{a.runs}")
-                series.run("debian_fast", lambda: ours(*debian, "--profile", "fast", keys=("marker", "ssh", "cpu")))
-                series.run("debian_stock", lambda: ours(*debian, "--profile", "stock", keys=("marker", "ssh", "cpu")))
+                series.run("debian_fast", lambda: ours(*debian, "--profile", "fast", keys=of_debian))
+                series.run("debian_stock", lambda: ours(*debian, "--profile", "stock", keys=of_debian))
                 series.run("debian_floor", lambda: floor(parts, folder))
             stock = series.median("debian_stock_marker")
             ratios["debian_seed_profile"] = round(series.median("debian_fast_marker") / stock, 3)
