@@ -1,74 +1,18 @@
 #include "vmtest/image_store.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
-#include <ctime>
 
+#include "build/image_build.h"
 #include "build/recipe.h"
-#include "guest_programs.h"
 #include "manifest.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
-#include "vmtest/host/file_lock.h"
 #include "vmtest/host/text.h"
 
 namespace vmtest {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// Longest wait for another process that builds the same image.
-constexpr std::chrono::minutes kBuildTime{45};
-constexpr const char* kStagingPrefix = ".staging-";
-
-std::uintmax_t size_on_disk(const fs::path& folder) {
-  std::uintmax_t size = 0;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    struct stat info {};
-    if (::stat(entry.path().c_str(), &info) == 0) size += static_cast<std::uintmax_t>(info.st_blocks) * 512;
-  }
-  return size;
-}
-
-std::string now_utc() {
-  const std::time_t now = std::time(nullptr);
-  char text[32] = {};
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", std::gmtime(&now));
-  return text;
-}
-
-/// Turns a recipe's words into the manifest, with the digests of the files it made.
-Manifest describe(const BuiltImage& built, const Recipe& recipe, const fs::path& folder) {
-  Manifest manifest;
-  Image& image = manifest.details.image;
-  image.name = recipe.name;
-  image.description = built.description.empty() ? std::string(recipe.description) : built.description;
-  image.architecture = built.architecture;
-  image.disk_format = built.disk_format;
-  image.command_line = built.command_line;
-  image.default_user = built.default_user;
-  image.boot_modes = built.boot_modes;
-  image.features = built.features;
-  std::string all = image.command_line + "\n" + std::string(to_string(image.disk_format)) + "\n";
-  const auto add = [&](const std::string& name) -> fs::path {
-    if (name.empty()) return {};
-    const std::string digest = sha256_file(folder / name);
-    manifest.digests[name] = digest;
-    all += name + " " + digest + "\n";
-    return folder / name;
-  };
-  image.disk = add(built.disk);
-  image.kernel = add(built.kernel);
-  image.initramfs = add(built.initramfs);
-  image.efi_kernel = add(built.efi_kernel);
-  image.digest = sha256(all);
-  if (!image.disk.empty()) check_disk(image.disk, image.disk_format);
-  manifest.details.size = size_on_disk(folder);
-  manifest.details.recipe_version = recipe.version;
-  manifest.details.built_at = now_utc();
-  return manifest;
-}
 
 std::string known_names() {
   std::string names;
@@ -123,40 +67,7 @@ ImageDetails ImageStore::build(std::string_view name, Architecture architecture,
     throw Error("no recipe for image \"" + std::string(name) + "\" (" + std::string(to_string(architecture)) + "); there are " +
                 known_names());
   }
-  fs::create_directories(folder_);
-  const FileLock lock = FileLock::lock(folder_ / ("." + folder.filename().string() + ".lock"), Deadline::after(kBuildTime));
-  if (const auto there = find(name, architecture); there && !options.rebuild && !outdated(*there)) return *there;
-
-  TemporaryDirectory staging(kStagingPrefix, folder_);
-  TemporaryDirectory scratch(kStagingPrefix, folder_);
-  BuiltImage built;
-  built.architecture = architecture;
-  BuildContext context;
-  context.staging = staging.path();
-  context.scratch = scratch.path();
-  context.log = folder_ / ("." + folder.filename().string() + ".log");
-  context.guest_programs = find_guest_programs();
-  context.progress = options.progress;
-  context.image = &built;
-  fs::remove(context.log);
-  with_context("cannot build image \"" + std::string(name) + "\"", [&] {
-    recipe->build(context);
-    context.step("computing digests");
-    write_manifest(staging.path(), describe(built, *recipe, staging.path()));
-  });
-  for (const auto& entry : fs::directory_iterator(staging.path())) ::chmod(entry.path().c_str(), 0444);
-  ::chmod(staging.path().c_str(), 0755);
-
-  // A folder cannot be replaced by rename while it has content, so the old one steps aside first.
-  if (fs::exists(folder)) {
-    const TemporaryDirectory old(kStagingPrefix, folder_);
-    fs::rename(folder, old.path() / "old");
-    fs::rename(staging.path(), folder);
-  } else {
-    fs::rename(staging.path(), folder);
-  }
-  (void)staging.release();
-  return read_manifest(folder).details;
+  return build_image(folder, *recipe, options);
 }
 
 bool ImageStore::outdated(const ImageDetails& details) {
@@ -172,18 +83,7 @@ bool ImageStore::remove(std::string_view name, Architecture architecture) const 
   return true;
 }
 
-std::size_t ImageStore::remove_leftovers() const {
-  std::size_t removed = 0;
-  std::error_code none;
-  for (const Recipe& recipe : vmtest::recipes()) {
-    const std::string lock = "." + image_folder(recipe.name, recipe.architecture).filename().string() + ".lock";
-    if (fs::exists(folder_ / lock) && !FileLock::try_lock(folder_ / lock)) return 0;  // a build is under way
-  }
-  for (const auto& entry : fs::directory_iterator(folder_, none)) {
-    if (entry.path().filename().string().starts_with(kStagingPrefix)) removed += fs::remove_all(entry.path(), none) > 0 ? 1 : 0;
-  }
-  return removed;
-}
+std::size_t ImageStore::remove_leftovers() const { return remove_unfinished_builds(folder_); }
 
 std::vector<ImageRecipe> ImageStore::recipes() {
   std::vector<ImageRecipe> result;

@@ -87,8 +87,8 @@ void Ext4Script::build(const BuildContext& context, const Ext4Options& options, 
   const std::string header = context.run({"dumpe2fs", "-h", image.string()});
   const std::size_t used = number_after(header, "Inode count:") - number_after(header, "Free inodes:");
   if (used != entries_ + kOwnInodes) {
-    throw Error("debugfs wrote " + std::to_string(used - kOwnInodes) + " of " + std::to_string(entries_) + " files; see " +
-                context.log.string());
+    throw Error("debugfs wrote " + std::to_string(used - kOwnInodes) + " of " + std::to_string(entries_) + " files" +
+                (context.log.empty() ? "" : "; see " + context.log.string()));
   }
   context.run({"e2fsck", "-f", "-n", image.string()});
 }

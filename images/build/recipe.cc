@@ -1,8 +1,11 @@
 #include "build/recipe.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
 
 #include <array>
+#include <cstdlib>
 #include <fstream>
 #include <map>
 #include <optional>
@@ -23,43 +26,30 @@ constexpr std::array kRecipes{
            build_debian_12},
 };
 
-/// The Debian package that brings a program a recipe asks for.
-std::string package_of(std::string_view program) {
-  static const std::map<std::string_view, std::string_view> packages = {
-      {"mmdebstrap", "mmdebstrap"},
-      {"mkfs.ext4", "e2fsprogs"},
-      {"debugfs", "e2fsprogs"},
-      {"sfdisk", "fdisk"},
-      {"mkfs.vfat", "dosfstools"},
-      {"mcopy", "mtools"},
-      {"mmd", "mtools"},
-      {"qemu-img", "qemu-utils"},
-      {"apt-get", "apt"},
-      {"dpkg-deb", "dpkg"},
-      {"cpio", "cpio"},
-      {"zstd", "zstd"},
-      {"tar", "tar"},
-      {"depmod", "kmod"},
-      {"mformat", "mtools"},
-      {"gzip", "gzip"},
-      {"fakeroot", "fakeroot"},
-      {"newuidmap", "uidmap"},
-  };
-  const auto found = packages.find(program);
-  return std::string(found == packages.end() ? program : found->second);
+/// The caller's, with the folders of administrators' programs behind it: programs look for each other there.
+std::string full_path() {
+  const char* path = std::getenv("PATH");
+  return std::string(path == nullptr ? "/usr/local/bin:/usr/bin:/bin" : path) + ":/usr/sbin:/sbin";
 }
 
 }  // namespace
 
+void BuildContext::check_interrupt() const {
+  pollfd entry{interrupt, POLLIN, 0};  // a descriptor of -1 is none
+  if (::poll(&entry, 1, 0) > 0) {
+    throw Error("the build was called off");
+  }
+}
+
 void BuildContext::step(std::string_view what) const {
+  check_interrupt();
   std::ofstream(log, std::ios::app) << "== " << what << "\n";
   if (progress) {
     progress(what);
   }
 }
 
-std::string BuildContext::run(const std::vector<std::string>& argv, const std::filesystem::path& standard_input,
-                              std::chrono::seconds limit) const {
+std::string BuildContext::run(const std::vector<std::string>& argv, const std::filesystem::path& standard_input) const {
   const std::filesystem::path out_path = scratch / "command.out";
   const std::filesystem::path err_path = scratch / "command.err";
   std::ofstream(log, std::ios::app) << "$ " << format_command(argv) << "\n";
@@ -68,26 +58,38 @@ std::string BuildContext::run(const std::vector<std::string>& argv, const std::f
     const FileDescriptor in = open_file(standard_input.empty() ? "/dev/null" : standard_input, O_RDONLY);
     const FileDescriptor out = open_file(out_path, O_WRONLY | O_CREAT | O_TRUNC);
     const FileDescriptor err = open_file(err_path, O_WRONLY | O_CREAT | O_TRUNC);
+    // A fixed locale: an image must not depend on who builds it.
+    std::map<std::string, std::string> environment = {
+        {"LC_ALL", "C.UTF-8"}, {"DEBIAN_FRONTEND", "noninteractive"}, {"PATH", full_path()}};
+    // What a killed program leaves goes with the scratch folder. A user namespace's root could not enter that.
+    if (::geteuid() == 0) environment["TMPDIR"] = scratch.string();
     ChildProcess child = ChildProcess::start({
         .argv = argv,
-        // A fixed locale: an image must not depend on who builds it.
-        .environment = {{"LC_ALL", "C.UTF-8"}, {"DEBIAN_FRONTEND", "noninteractive"}},
+        .environment = environment,
         .working_directory = scratch,
         .standard_input = in.get(),
         .standard_output = out.get(),
         .standard_error = err.get(),
     });
-    status = child.wait(Deadline::after(limit));
+    const Deadline deadline = Deadline::after(time_limit);
+    while (!(status = child.poll()) && !deadline.expired()) {
+      pollfd entries[] = {{child.pidfd(), POLLIN, 0}, {interrupt, POLLIN, 0}};
+      ::poll(entries, 2, deadline.poll_timeout());
+      if (entries[1].revents != 0) {
+        throw Error(format_command(argv) + ": killed, since the build was called off");
+      }
+    }
   }
   std::string output = read_file(out_path);
   const std::string errors = read_file(err_path);
   std::ofstream(log, std::ios::app) << output << errors << "-> " << (status ? to_string(*status) : "too slow") << "\n";
   if (!status) {
-    throw Timeout(format_command(argv) + ": still running after " + std::to_string(limit.count()) + " s, killed");
+    throw Timeout(format_command(argv) + ": still running after " + std::to_string(time_limit.count()) + " s, killed");
   }
   if (!status->ok()) {
     constexpr std::size_t kShownErrorLines = 20;
-    throw Error(format_command(argv) + ": " + to_string(*status) + " (whole output in " + log.string() + ")\n" +
+    throw Error(format_command(argv) + ": " + to_string(*status) +
+                (log.empty() ? "" : " (whole output in " + log.string() + ")") + "\n" +
                 last_lines(errors.empty() ? output : errors, kShownErrorLines));
   }
   return output;

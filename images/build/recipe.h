@@ -44,22 +44,28 @@ struct BuildContext {
   std::filesystem::path staging = {};
   /// Empty folder for everything else, on the same file system; the store removes it afterwards.
   std::filesystem::path scratch = {};
-  /// File that commands and their output are appended to; kept when a build fails.
+  /// File that commands and their output are appended to; kept when a build fails. Empty for none.
   std::filesystem::path log = {};
+  /// Longest time for one program.
+  std::chrono::seconds time_limit = std::chrono::minutes(15);
   /// Static programs of ours that go into guests (`guest-init`), as the build left them. Empty when a recipe needs none.
   std::filesystem::path guest_programs = {};
   /// Told what is done now, one short line at a time ("installing Debian packages"). May be empty.
   std::function<void(std::string_view)> progress = {};
+  /// Becomes readable when the build is to be called off; -1 for never.
+  int interrupt = -1;
   /// Filled by the recipe. Never null during a build.
   BuiltImage* image = nullptr;
 
-  /// Reports one step to `progress` and to the log.
+  /// Throws Error when the build is called off.
+  void check_interrupt() const;
+  /// Reports one step to `progress` and to the log. Throws Error when the build is called off.
   void step(std::string_view what) const;
   /// Runs a program in the scratch folder that must succeed, and returns what it printed on standard output. argv only, no
   /// shell; all it prints goes to the log as well. `standard_input` is a file to read from, /dev/null when empty. Throws Error
-  /// with the command and the end of its output, Timeout when it takes longer than `limit` (and is killed then).
-  std::string run(const std::vector<std::string>& argv, const std::filesystem::path& standard_input = {},
-                  std::chrono::seconds limit = std::chrono::minutes(15)) const;
+  /// with the command and the end of its output, Timeout when it takes longer than `time_limit`; Error when the build is called
+  /// off. The program is killed then, and all it left in its process group.
+  std::string run(const std::vector<std::string>& argv, const std::filesystem::path& standard_input = {}) const;
   /// Throws Unsupported that names the Debian packages to install when one of `programs` is not in PATH.
   void require_programs(std::span<const std::string_view> programs) const;
 };
@@ -78,6 +84,9 @@ struct Recipe {
 [[nodiscard]] std::span<const Recipe> recipes();
 /// The recipe of that name and architecture, or null.
 [[nodiscard]] const Recipe* find_recipe(std::string_view name, Architecture architecture);
+
+/// The Debian package that brings a program; its own name when no recipe uses it.
+[[nodiscard]] std::string package_of(std::string_view program);
 
 /// Debian's generic kernel, busybox, dropbear and a static PID 1 of ours in an initramfs, with a small disk.
 void build_tiny(const BuildContext& context);

@@ -50,6 +50,9 @@ class ImageStore {
     bool rebuild = false;
     /// Told what is done now.
     std::function<void(std::string_view)> progress = {};
+    /// A descriptor that becomes readable when the build is to be called off, or -1. Borrowed. It then throws Error, and
+    /// nothing of it is left.
+    int interrupt = -1;
   };
   /// Builds an image from Debian's packages, unless it is there and of the current recipe. Another process that builds it
   /// at the same time is waited for. Throws Error for a name no recipe has, Unsupported when a tool is missing.
@@ -58,7 +61,7 @@ class ImageStore {
   [[nodiscard]] static bool outdated(const ImageDetails& details);
   /// Removes an image. False when there is none. Running VMs keep what they have open.
   bool remove(std::string_view name, Architecture architecture) const;
-  /// Removes what crashed builds left.
+  /// Removes what killed builds left, and nothing of those under way. Returns how many folders that were.
   std::size_t remove_leftovers() const;
 
   /// The images that can be built.
