@@ -21,6 +21,7 @@
 #include "vmtest/host/socket.h"
 #include "vmtest/host/text.h"
 #include "vmtest/image_store.h"
+#include "vmtest/image_tools.h"
 #include "vmtest/seed.h"
 #include "vmtest/supervisor.h"
 
@@ -35,6 +36,8 @@ constexpr std::chrono::seconds kToolTime{20};
 /// What one VM of the default size and a copy of the largest image need, with room to spare.
 constexpr unsigned kWantedMemoryMib = 1024;
 constexpr std::uintmax_t kWantedDiskMib = 4096;
+/// A VM's folder of sockets has a name of ten digits, and one of a VM that migrates another below it.
+constexpr std::size_t kLongestVmFolder = 32;
 
 Finding good(std::string detail) { return {Finding::Kind::Good, std::move(detail), {}}; }
 Finding limited(std::string detail, std::string mend) { return {Finding::Kind::Limited, std::move(detail), std::move(mend)}; }
@@ -134,15 +137,43 @@ Finding check_supervisor() {
   return good(program.string() + " was started, and left nothing");
 }
 
+/// Whether a file can be written in a folder, which is made if need be: its mode alone says little. Empty, or why not.
+std::string try_folder(const fs::path& folder) {
+  try {
+    fs::create_directories(folder);
+    const TemporaryDirectory place("doctor-", folder);
+    write_file(place.path() / "file", "written");
+    return {};
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+}
+
 Finding check_folders() {
-  ensure_private_dir(runtime_dir());
-  ensure_private_dir(ledger_dir());
-  fs::create_directories(data_dir());
-  const TemporaryDirectory writable("doctor-", data_dir());
-  const std::size_t longest = (runtime_dir() / std::string(32, 'x') / "supervisor.sock").string().size();
+  struct Folder {
+    const char* what;
+    fs::path path;
+    const char* variable;
+  };
+  for (const auto& [what, path, variable] : {Folder{"images and VMs", data_dir(), "XDG_DATA_HOME or VMTEST_HOME"},
+                                             Folder{"templates", cache_dir(), "XDG_CACHE_HOME or VMTEST_HOME"},
+                                             Folder{"evidence", state_dir(), "XDG_STATE_HOME or VMTEST_HOME"}}) {
+    const std::string why = try_folder(path);
+    if (!why.empty())
+      return bad("cannot write " + std::string(what) + " to " + path.string() + ": " + why,
+                 "set " + std::string(variable) + " to a folder that you can write to");
+  }
+  (void)ledger_dir();
+  const fs::path sockets = runtime_dir();
+  if (const std::string why = try_folder(sockets); !why.empty())
+    return bad("cannot make sockets in " + sockets.string() + ": " + why,
+               "set XDG_RUNTIME_DIR to a folder that you can write to");
+  const std::size_t longest = (sockets / std::string(kLongestVmFolder, 'x') / "supervisor.sock").string().size();
   if (longest > max_socket_path())
-    return bad(runtime_dir().string() + " is too long for sockets", "set XDG_RUNTIME_DIR to a short path");
-  return good("sockets in " + runtime_dir().string() + ", images and VMs in " + data_dir().string());
+    return bad(sockets.string() + " is too long: sockets in it would have paths of " + std::to_string(longest) + " bytes, and " +
+                   std::to_string(max_socket_path()) + " are possible",
+               "set XDG_RUNTIME_DIR to a short path");
+  return good("sockets in " + sockets.string() + ", images and VMs in " + data_dir().string());
 }
 
 Finding check_memory() {
@@ -176,30 +207,15 @@ Finding check_images() {
   return limited((there.empty() ? "none built" : "built:" + there) + "; not built:" + missing, "vmtest image build NAME");
 }
 
-/// A program of a Debian package, and where it is looked for.
-struct Tool {
-  const char* program;
-  const char* package;
-};
-
 Finding check_tools() {
-  constexpr std::array kTools = {Tool{"mmdebstrap", "mmdebstrap"},
-                                 Tool{"mkfs.ext4", "e2fsprogs"},
-                                 Tool{"debugfs", "e2fsprogs"},
-                                 Tool{"sfdisk", "fdisk"},
-                                 Tool{"mcopy", "mtools"},
-                                 Tool{"mkfs.vfat", "dosfstools"},
-                                 Tool{"dpkg-deb", "dpkg"},
-                                 Tool{"cpio", "cpio"},
-                                 Tool{"zstd", "zstd"},
-                                 Tool{"depmod", "kmod"}};
-  std::string missing;
-  for (const Tool& tool : kTools) {
-    const std::string package = std::string(" ") + tool.package;
-    if (!find_program(tool.program) && missing.find(package) == std::string::npos) missing += package;
+  std::string details;
+  std::string mends;
+  for (const ImageToolProblem& problem : try_image_tools()) {
+    details += (details.empty() ? "images cannot be built: " : "; ") + problem.detail;
+    mends += (mends.empty() ? "" : "; ") + problem.mend;
   }
-  if (missing.empty()) return good("all programs that build images are there");
-  return limited("images cannot be built: missing packages", "apt-get install" + missing);
+  if (details.empty()) return good("all programs that build images work");
+  return limited(details, mends);
 }
 
 Finding check_tap() {
@@ -212,10 +228,14 @@ Finding check_tpm() { return good(try_swtpm()); }
 
 Finding check_firmware() {
   const bool x86 = host_architecture() == Architecture::X86_64;
-  const fs::path code = x86 ? "/usr/share/OVMF/OVMF_CODE_4M.fd" : "/usr/share/AAVMF/AAVMF_CODE.fd";
-  if (fs::exists(code)) return good(code.string());
-  return limited(code.string() + " is not there: tests that boot by UEFI are skipped",
-                 std::string("apt-get install ") + (x86 ? "ovmf" : "qemu-efi-aarch64"));
+  const fs::path folder = x86 ? "/usr/share/OVMF" : "/usr/share/AAVMF";
+  for (const char* name : {x86 ? "OVMF_CODE_4M.fd" : "AAVMF_CODE.fd", x86 ? "OVMF_VARS_4M.fd" : "AAVMF_VARS.fd"}) {
+    // Read, not looked at: a link of a removed package is there too.
+    if (!read_file_tail(folder / name, 16).empty()) continue;
+    return limited((folder / name).string() + " cannot be read: tests that boot by UEFI are skipped",
+                   std::string("apt-get install ") + (x86 ? "ovmf" : "qemu-efi-aarch64"));
+  }
+  return good("code and variables in " + folder.string());
 }
 
 Finding check_ssh_client() {
@@ -228,13 +248,13 @@ constexpr std::array kChecks{
     Check{"accelerator", check_accelerator, false, "unset VMTEST_ACCEL, or give this user a working /dev/kvm"},
     Check{"disk clones", check_overlay, false, "apt-get install qemu-utils; see that the temporary folder can be written"},
     Check{"seed", check_seed, false, "see that the temporary folder can be written"},
+    Check{"folders", check_folders, false, "set VMTEST_HOME and XDG_RUNTIME_DIR to folders of yours"},
     Check{"supervisor", check_supervisor, false,
           "install vmtest whole, or set VMTEST_SUPERVISOR to the vmtest-supervisor of its build"},
-    Check{"folders", check_folders, false, "set VMTEST_HOME and XDG_RUNTIME_DIR to folders of yours"},
     Check{"memory", check_memory, true, "free some memory"},
     Check{"disk space", check_disk, true, "make room, or set VMTEST_HOME to a folder on a larger disk"},
     Check{"images", check_images, true, "vmtest image build tiny"},
-    Check{"image tools", check_tools, true, "run ci/setup"},
+    Check{"image tools", check_tools, true, "see that the temporary folder can be written"},
     Check{"TAP networks", check_tap, true,
           "run as root or with CAP_NET_ADMIN, and see that /dev/net/tun is there; such tests are skipped"},
     Check{"UEFI firmware", check_firmware, true, "apt-get install ovmf"},
