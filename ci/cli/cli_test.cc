@@ -8,44 +8,20 @@
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "cli_test.h"
 #include "vmtest/deadline.h"
-#include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/process.h"
-#include "vmtest/vm_handle.h"
 
 namespace vmtest::cli {
 namespace {
 
 using nlohmann::json;
 using namespace std::chrono_literals;
-
-class CliTest : public ::testing::Test {
- protected:
-  /// Runs `vmtest` with a home of its own.
-  ToolResult vmtest(const std::vector<std::string>& arguments) {
-    std::vector<std::string> argv = {VMTEST_CLI};
-    argv.insert(argv.end(), arguments.begin(), arguments.end());
-    return exec_tool(argv, Deadline::after(90s), {{"VMTEST_HOME", (folder_.path() / "home").string()}});
-  }
-  /// Runs tests of the sample program and returns the JSON report.
-  json run_sample(const std::string& filter, std::vector<std::string> more = {}) {
-    std::vector<std::string> arguments = {"run", "--json", "-", "--filter", filter, VMTEST_CLI_SAMPLE};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    result_ = vmtest(arguments);
-    return json::parse(result_.out);
-  }
-
-  TemporaryDirectory folder_;
-  ToolResult result_;
-};
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 using CliUsageTest = CliTest;
 
@@ -61,12 +37,14 @@ TEST_F(CliUsageTest, UnknownOptionIsAUsageError) { EXPECT_EQ(vmtest({"ps", "--no
 
 TEST_F(CliUsageTest, ZeroJobsAreAUsageError) { EXPECT_EQ(vmtest({"run", "--jobs", "0", VMTEST_CLI_SAMPLE}).status.code, 2); }
 
-TEST_F(CliUsageTest, HelpNamesEverySubcommand) {
+TEST_F(CliUsageTest, HelpNamesEverySubcommandAndItsExitCodes) {
   const ToolResult result = vmtest({"--help"});
   EXPECT_EQ(result.status.code, 0);
   for (const char* name : {"run", "exec", "image", "template", "ps", "ssh", "console", "stop", "gc", "doctor"}) {
     EXPECT_TRUE(contains(result.out, std::string("\n  ") + name)) << name;
-    EXPECT_EQ(vmtest({name, "--help"}).status.code, 0) << name;
+    const ToolResult help = vmtest({name, "--help"});
+    EXPECT_EQ(help.status.code, 0) << name;
+    EXPECT_TRUE(contains(help.out, "Exit codes")) << help.out;
   }
 }
 
@@ -107,7 +85,18 @@ TEST_F(CliUsageTest, SshConsoleAndStopNameAVmThatIsNotThere) {
   }
 }
 
-using CliRunTest = CliTest;
+class CliRunTest : public CliTest {
+ protected:
+  /// Runs tests of the sample program and returns the JSON report.
+  json run_sample(const std::string& filter, std::vector<std::string> more = {}) {
+    std::vector<std::string> arguments = {"run", "--json", "-", "--filter", filter, VMTEST_CLI_SAMPLE};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    result_ = vmtest(arguments);
+    return json::parse(result_.out);
+  }
+
+  ToolResult result_;
+};
 
 TEST_F(CliRunTest, PassingTestsGiveZero) {
   const json report = run_sample("Good.*:All/*");
@@ -216,7 +205,7 @@ TEST_F(CliRunTest, InterruptEndsTheTestsToo) {
   const auto output = folder_.path() / "output";
   const FileDescriptor file = open_file(output, O_WRONLY | O_CREAT);
   ChildProcess run = ChildProcess::start({.argv = {VMTEST_CLI, "run", "--jobs", "2", "--filter", "Bad.Hangs*", VMTEST_CLI_SAMPLE},
-                                          .environment = {{"VMTEST_HOME", (folder_.path() / "home").string()}},
+                                          .environment = {{"VMTEST_HOME", home_.string()}},
                                           .standard_output = file.get(),
                                           .standard_error = file.get()});
   // The tests are running once their processes are there.
@@ -231,45 +220,6 @@ TEST_F(CliRunTest, InterruptEndsTheTestsToo) {
   ASSERT_TRUE(status.has_value());
   EXPECT_EQ(status->code, 130);
   EXPECT_FALSE(process_start_time(second).has_value());
-}
-
-class CliGcTest : public CliTest {
- protected:
-  /// Makes the folder of a VM whose supervisor is this process, or was one that started at another time.
-  std::filesystem::path make_vm(const std::string& name, unsigned long long supervisor_start_time) {
-    const auto folder = folder_.path() / "home" / "data" / "vms" / name;
-    std::filesystem::create_directories(folder);
-    VmHandle vm;
-    vm.id = "qemu-0";
-    vm.name = name;
-    vm.driver = DriverKind::Qemu;
-    vm.work_dir = folder;
-    vm.runtime_dir = folder_.path() / "none";
-    vm.supervisor_pid = ::getpid();
-    vm.supervisor_start_time = supervisor_start_time;
-    write_file(folder / "handle.json", to_json(vm));
-    return folder;
-  }
-};
-
-TEST_F(CliGcTest, RemovesWhatADeadSupervisorLeft) {
-  const auto vm = make_vm("old", 1);
-  EXPECT_EQ(json::parse(vmtest({"ps", "--json"}).out)[0]["state"], "dead");
-  EXPECT_EQ(vmtest({"gc"}).status.code, 0);
-  EXPECT_FALSE(std::filesystem::exists(vm));
-}
-
-TEST_F(CliGcTest, DryRunRemovesNothing) {
-  const auto vm = make_vm("old", 1);
-  const ToolResult result = vmtest({"gc", "--dry-run"});
-  EXPECT_EQ(result.out, "would remove " + vm.string() + "\n");
-  EXPECT_TRUE(std::filesystem::exists(vm));
-}
-
-TEST_F(CliGcTest, LeavesAVmWhoseSupervisorLives) {
-  const auto vm = make_vm("living", *process_start_time(::getpid()));
-  EXPECT_EQ(vmtest({"gc"}).status.code, 0);
-  EXPECT_TRUE(std::filesystem::exists(vm));
 }
 
 }  // namespace

@@ -87,7 +87,10 @@ void add_console(CLI::App& app, Action& action) {
   const auto name = std::make_shared<std::string>();
   app.add_option("name", *name, "Name of the VM, see `vmtest ps`")->required()->type_name("NAME");
   app.footer(
-      "Keys go to the guest as they are. Ctrl-] detaches and leaves the VM running. One person at a time can be attached.");
+      "Keys go to the guest as they are. Ctrl-] detaches and leaves the VM running. One person at a time can be attached.\n"
+      "Exit codes: 0 detached, or the VM has ended; 2 a wrong command line; 3 there is no such VM, or its console cannot be "
+      "reached;\n"
+      "128+N ended by signal N.");
   app.final_callback([name, &action] { action = [name] { return attach(*name); }; });
 }
 

@@ -1,9 +1,11 @@
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <exception>
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -11,6 +13,7 @@
 #include "exit_codes.h"
 #include "subcommand.h"
 #include "vm_inventory.h"
+#include "vmtest/host/file_descriptor.h"
 #include "vmtest/image_store.h"
 #include "vmtest/propolis_driver.h"
 #include "vmtest/template_store.h"
@@ -19,6 +22,7 @@ namespace vmtest::cli {
 namespace {
 
 namespace fs = std::filesystem;
+using nlohmann::json;
 
 /// Folders that no living VM uses.
 std::vector<fs::path> find_leftovers() {
@@ -36,51 +40,85 @@ std::vector<fs::path> find_leftovers() {
   return leftovers;
 }
 
-/// What Propolis' runs did to this host or to servers elsewhere.
-int take_back_host_changes(bool dry_run) {
-  int code = kSuccess;
-  for (const fs::path& journal : PropolisDriver::leftovers()) {
-    try {
-      if (!dry_run) PropolisDriver::take_back(journal);
-      fmt::print("{} {} says\n", dry_run ? "would take back what" : "took back what", journal.string());
-    } catch (const std::exception& error) {
-      fmt::print(stderr, "vmtest gc: {}\n", error.what());
-      code = kInfrastructure;
-    }
-  }
-  return code;
-}
+struct GcOptions {
+  bool dry_run = false;
+  bool as_json = false;
+};
 
-int collect(bool dry_run) {
-  int code = take_back_host_changes(dry_run);
-  for (const fs::path& folder : find_leftovers()) {
-    std::error_code error;
-    if (!dry_run) fs::remove_all(folder, error);
-    if (error) {
-      fmt::print(stderr, "vmtest gc: cannot remove {}: {}\n", folder.string(), error.message());
-      code = kInfrastructure;
-    } else {
-      fmt::print("{} {}\n", dry_run ? "would remove" : "removed", folder.string());
+/// What was removed, or would be, and what could not be.
+class Collector {
+ public:
+  explicit Collector(const GcOptions& options) : options_(options) {}
+
+  /// What Propolis' runs did to this host or to servers elsewhere.
+  void take_back_host_changes() {
+    for (const fs::path& journal : PropolisDriver::leftovers()) {
+      try {
+        if (!options_.dry_run) PropolisDriver::take_back(journal);
+        tell("taken_back", journal.string(), options_.dry_run ? "would take back what {} says" : "took back what {} says");
+      } catch (const std::exception& error) {
+        fail(journal.string(), error.what());
+      }
     }
   }
-  if (!dry_run) {
-    const std::size_t builds = ImageStore().remove_leftovers();
-    if (builds > 0) fmt::print("removed {} unfinished image builds\n", builds);
-    const auto templates = TemplateStore().collect(TemplateStore::limits_from_environment());
-    for (const std::string& key : templates.removed) fmt::print("removed template {}\n", key);
+
+  void remove_folders() {
+    for (const fs::path& folder : find_leftovers()) {
+      std::error_code error;
+      if (!options_.dry_run) fs::remove_all(folder, error);
+      if (error) fail(folder.string(), "cannot remove " + folder.string() + ": " + error.message());
+      else tell("removed", folder.string(), options_.dry_run ? "would remove {}" : "removed {}");
+    }
   }
-  return code;
+
+  void remove_unfinished() {
+    if (options_.dry_run) return;
+    const std::size_t builds = ImageStore().remove_leftovers();
+    report_["unfinished_image_builds"] = builds;
+    if (builds > 0 && !options_.as_json) fmt::print("removed {} unfinished image builds\n", builds);
+    for (const std::string& key : TemplateStore().collect(TemplateStore::limits_from_environment()).removed)
+      tell("templates", key, "removed template {}");
+  }
+
+  int finish() const {
+    if (options_.as_json) write_all(STDOUT_FILENO, report_.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
+    return report_["failed"].empty() ? kSuccess : kInfrastructure;
+  }
+
+ private:
+  void tell(const char* list, const std::string& what, const char* words) {
+    report_[list].push_back(what);
+    if (!options_.as_json) fmt::print("{}\n", fmt::format(fmt::runtime(words), what));
+  }
+  void fail(const std::string& what, const std::string& why) {
+    report_["failed"].push_back({{"path", what}, {"error", why}});
+    fmt::print(stderr, "vmtest gc: {}\n", why);
+  }
+
+  GcOptions options_;
+  json report_ = {{"dry_run", options_.dry_run},  {"removed", json::array()},   {"taken_back", json::array()},
+                  {"unfinished_image_builds", 0}, {"templates", json::array()}, {"failed", json::array()}};
+};
+
+int collect(const GcOptions& options) {
+  Collector collector(options);
+  collector.take_back_host_changes();
+  collector.remove_folders();
+  collector.remove_unfinished();
+  return collector.finish();
 }
 
 }  // namespace
 
 void add_gc(CLI::App& app, Action& action) {
-  const auto dry_run = std::make_shared<bool>(false);
-  app.add_flag("-n,--dry-run", *dry_run, "Only tell what would be removed");
+  const auto options = std::make_shared<GcOptions>();
+  app.add_flag("-n,--dry-run", options->dry_run, "Only tell what would be removed");
+  app.add_flag("--json", options->as_json, "Print it as JSON");
   app.footer(
       "Living VMs are told from dead ones by asking their supervisor and by its process' start time, never by pid alone.\n"
-      "Nothing needs this but a power cut or a killed supervisor: VMs clean up after themselves.");
-  app.final_callback([dry_run, &action] { action = [dry_run] { return collect(*dry_run); }; });
+      "Nothing needs this but a power cut or a killed supervisor: VMs clean up after themselves.\n"
+      "Exit codes: 0 nothing is left, 2 a wrong command line, 3 something could not be removed (the rest is).");
+  app.final_callback([options, &action] { action = [options] { return collect(*options); }; });
 }
 
 }  // namespace vmtest::cli

@@ -7,6 +7,7 @@
 
 #include "cli11.h"
 #include "exit_codes.h"
+#include "interrupt.h"
 #include "subcommand.h"
 #include "vmtest/error.h"
 #include "vmtest/host/file_descriptor.h"
@@ -56,11 +57,19 @@ double mebibytes(std::uintmax_t bytes) { return static_cast<double>(bytes) / (10
 
 int build(const ImageOptions& options) {
   const auto progress = [](std::string_view what) { fmt::print(stderr, "vmtest image build: {}\n", what); };
-  const ImageDetails details =
-      ImageStore().build(options.name, options.architecture, {.rebuild = options.rebuild, .progress = progress});
-  if (options.as_json) print_json(to_json(details));
-  else fmt::print("image \"{}\" is in {} ({:.0f} MiB)\n", details.image.name, details.folder.string(), mebibytes(details.size));
-  return kSuccess;
+  const InterruptGuard interrupts;
+  try {
+    const ImageDetails details =
+        ImageStore().build(options.name, options.architecture,
+                           {.rebuild = options.rebuild, .progress = progress, .interrupt = interrupts.descriptor()});
+    if (options.as_json) print_json(to_json(details));
+    else fmt::print("image \"{}\" is in {} ({:.0f} MiB)\n", details.image.name, details.folder.string(), mebibytes(details.size));
+    return kSuccess;
+  } catch (const std::exception& error) {
+    if (interrupts.signal() == 0) throw;
+    fmt::print(stderr, "vmtest image build: {}\n", error.what());
+    return kSignalBase + interrupts.signal();
+  }
 }
 
 int list(const ImageOptions& options) {
@@ -143,6 +152,11 @@ void add_name(CLI::App& verb, const SharedOptions& options) {
 void add_image(CLI::App& app, Action& action) {
   const auto options = std::make_shared<ImageOptions>();
   app.require_subcommand(1);
+  // The verbs' own help ends with it too.
+  app.footer(
+      "Exit codes: 0 it is done, 1 (info --verify) a file differs from what was built, 2 a wrong command line, 3 there is no "
+      "such\n"
+      "image, or it cannot be built, read or removed, 128+N a build was ended by signal N, and left nothing.");
   CLI::App& build_verb =
       add_verb(app, action, options, "build", "Build an image from Debian's packages, unless it is there", build);
   add_name(build_verb, options);

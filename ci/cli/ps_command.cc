@@ -58,7 +58,9 @@ void add_ps(CLI::App& app, Action& action) {
   app.footer(
       "States: running, stopped (no hypervisor), kept (lives without an owner), starting, busy (its supervisor does not "
       "answer),\n"
-      "dead (left by a crash; `vmtest gc` removes it).");
+      "dead (left by a crash; `vmtest gc` removes it).\n"
+      "Exit codes: 0 they are listed (there may be none), 2 a wrong command line, 3 nothing says where VMs are\n"
+      "kept (see VMTEST_HOME).");
   app.final_callback([as_json, &action] { action = [as_json] { return list(*as_json); }; });
 }
 

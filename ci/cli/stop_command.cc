@@ -35,7 +35,11 @@ void add_stop(CLI::App& app, Action& action) {
   const auto options = std::make_shared<StopOptions>();
   app.add_option("name", options->name, "Name of the VM, see `vmtest ps`")->required()->type_name("NAME");
   app.add_flag("--force", options->force, "End it although a running process owns it");
-  app.footer("The VM is gone when this returns: processes, sockets, ports, files.");
+  app.footer(
+      "The VM is gone when this returns: processes, sockets, ports, files.\n"
+      "Exit codes: 0 the VM has ended, 2 a wrong command line, 3 there is no such VM, or it was not ended: it belongs to a "
+      "running\n"
+      "process, or its supervisor does not answer.");
   app.final_callback([options, &action] { action = [options] { return stop(*options); }; });
 }
 

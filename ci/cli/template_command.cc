@@ -73,7 +73,6 @@ int list(const TemplateOptions& options) {
 
 int remove(const TemplateOptions& options) {
   const TemplateStore store;
-  if (options.all == !options.key.empty()) throw Error("name a template, or say --all");
   std::vector<TemplateInfo> wanted;
   if (options.all) wanted = store.list();
   else wanted.push_back(find_template(store, options.key));
@@ -125,22 +124,27 @@ CLI::App& add_verb(CLI::App& app, Action& action, const SharedOptions& options, 
 void add_template(CLI::App& app, Action& action) {
   const auto options = std::make_shared<TemplateOptions>();
   app.require_subcommand(1);
+  // The verbs' own help ends with it too.
+  app.footer(
+      "A template is a booted guest, frozen when it was ready. The first test of its kind makes it, the others continue from "
+      "it.\n"
+      "It holds what the guest's memory held.\n"
+      "Exit codes: 0 it is done, 1 (rm) a running VM uses it, (info --verify) a byte differs from what was published, 2 a wrong\n"
+      "command line, 3 there is no such template, or the folder cannot be read.");
   add_verb(app, action, options, "ls", "List templates, the last used first", list)
       .add_flag("--json", options->as_json, "Print them as JSON");
   CLI::App& remove_verb = add_verb(app, action, options, "rm", "Remove a template that no running VM uses", remove);
   remove_verb.add_option("key", options->key, "The key, or as much of it as tells it apart")->type_name("KEY");
   remove_verb.add_flag("--all", options->all, "Remove all of them");
+  remove_verb.require_option(1);  // one or the other
   add_verb(app, action, options, "gc", "Remove what is too old or too much, and what dead builders left", collect)
       .footer(
-          "Limits: VMTEST_TEMPLATES_MAX_MIB (20480) and VMTEST_TEMPLATES_MAX_DAYS (30). Each new template is followed by this.");
+          "Limits: VMTEST_TEMPLATES_MAX_MIB (20480) and VMTEST_TEMPLATES_MAX_DAYS (30). Each new template is followed by this.\n"
+          "Exit codes: 0 it is done, 2 a wrong command line, 3 the folder or a limit cannot be read.");
   CLI::App& info_verb = add_verb(app, action, options, "info", "Show what a template is", show);
   info_verb.add_option("key", options->key, "The key, or as much of it as tells it apart")->required()->type_name("KEY");
   info_verb.add_flag("--verify", options->verify, "Read every byte of it; exit code 1 when one is not as published");
   info_verb.add_flag("--json", options->as_json, "Print it as JSON");
-  app.footer(
-      "A template is a booted guest, frozen when it was ready. The first test of its kind makes it, the others continue from "
-      "it.\n"
-      "It holds what the guest's memory held.");
 }
 
 }  // namespace vmtest::cli
