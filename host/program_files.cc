@@ -16,7 +16,7 @@ std::filesystem::path find_own_program(const std::string& name, const char* vari
     throw Error(std::string(variable) + " names " + named + ", which cannot be executed");
   }
   const auto self = own_program().parent_path();
-  std::vector<std::filesystem::path> all = {self / name, self / ".." / "libexec" / "vmtest" / name};
+  std::vector<std::filesystem::path> all = {self / name, self.parent_path() / "libexec" / "vmtest" / name};
   for (const auto& place : places) all.push_back(place / name);
   std::string tried;
   for (const auto& place : all) {
