@@ -8,6 +8,8 @@
 #include <chrono>
 #include <set>
 
+#include "image.h"
+#include "vmtest/clone.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/process.h"
@@ -135,6 +137,43 @@ TEST(TinyVmTest, HasATapNetworkOfItsOwn) {
   } catch (const Unsupported& reason) {
     GTEST_SKIP() << reason.what();
   }
+}
+
+TEST(TinyVmTest, LoadsModulesForWhatDriversOffer) {
+  testing::require_image("tiny");
+  if (IsSkipped()) return;
+  Vm vm = Vm::boot();
+  // The names of those that are neither loaded then nor built into the kernel.
+  const std::string missing =
+      vm.run(
+            "for m in virtio_pci virtio_blk virtio_net virtio_scsi virtio_rng virtio_balloon virtio_mem virtio_console "
+            "vmw_vsock_virtio_transport virtiofs 9p 9pnet_virtio isofs i6300esb qemu_fw_cfg; do\n"
+            "  modprobe $m; { cut -d' ' -f1 /proc/modules; sed 's,.*/,,; s,[.]ko,,' /lib/modules/*/modules.builtin; } | "
+            "tr - _ | grep -qx $m || echo $m\n"
+            "done")
+          .out;
+  EXPECT_EQ(missing, "");
+}
+
+TEST(TinyVmTest, DiskFileBootsWithTheKernelItIsGiven) {
+  testing::require_image("tiny");
+  if (IsSkipped()) return;
+  const TemporaryDirectory folder;
+  const Image tiny = ImageChoice("tiny").resolve(Architecture::X86_64);
+  const auto raw = folder.path() / "disk.img";
+  (void)clone_disk({.source = tiny.disk, .target = raw, .method = CloneMethod::RawCopy},
+                   Deadline::after(std::chrono::seconds(60)));
+  Image image = Image::file(raw, DiskFormat::Raw);
+  image.kernel = tiny.kernel;
+  image.initramfs = tiny.initramfs;
+  image.command_line = tiny.command_line;
+  image.boot_modes = {BootMode::Direct};
+  const auto before = std::filesystem::last_write_time(raw);
+  {
+    Vm vm = Vm::boot({.image = image, .templates = Template::Never});
+    EXPECT_EQ(vm.run("touch /root/file && sync && . /etc/os-release && echo $ID").out, "vmtest-tiny\n");
+  }
+  EXPECT_EQ(std::filesystem::last_write_time(raw), before) << "its clone was to be written to";
 }
 
 }  // namespace
