@@ -93,9 +93,8 @@ def floor(parts, folder):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--program", required=True, help="the program that boots one VM of ours")
-    p.add_argument("--runs", type=int, default=5)
     p.add_argument("--images", nargs="+", default=["tiny", "debian-12"], choices=["tiny", "debian-12"])
-    a = p.parse_args()
+    a = measure.parse_arguments(p)
     series, ratios = measure.Series(), {}
     folder = tempfile.mkdtemp(prefix="bench-boot-")
     parts = {}

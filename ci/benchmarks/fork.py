@@ -87,11 +87,10 @@ def ahead(suite, folder):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--program", required=True, help="the program that makes one fork of ours")
-    p.add_argument("--runs", type=int, default=5)
     p.add_argument("--parts", nargs="+", default=["fork", "debian", "pool", "suite", "many"],
                    choices=["fork", "debian", "pool", "suite", "many"])
     p.add_argument("--many", type=int, default=100, help="how many idle forks to try to hold at once")
-    a = p.parse_args()
+    a = measure.parse_arguments(p)
     build = os.path.dirname(os.path.dirname(os.path.abspath(a.program)))
     series, ratios, extra = measure.Series(), {}, {}
     folder = tempfile.mkdtemp(prefix="bench-fork-")
