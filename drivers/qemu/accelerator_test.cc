@@ -1,6 +1,9 @@
 #include "accelerator.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mount.h>
 
 #include <cstdlib>
 
@@ -120,6 +123,26 @@ TEST_F(ChooseAcceleratorTest, ProofOfAnotherBootIsNotTrusted) {
   const Accelerator wrong = proven.accelerator == Accelerator::Kvm ? Accelerator::Tcg : Accelerator::Kvm;
   write_file(cache_dir() / "kvm-proof.json", to_json(RememberedProof{"of another boot", {wrong, "old"}}));
   EXPECT_EQ(choose_accelerator(Accelerator::Auto, host_architecture()).accelerator, proven.accelerator);
+}
+
+TEST_F(ChooseAcceleratorTest, ProofHoldsUntilTheHostBootsAgain) {
+  if (::unshare(CLONE_NEWNS) != 0) GTEST_SKIP() << "a mount namespace needs root";
+  ASSERT_EQ(::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+  const auto boot_id = folder_.path() / "boot_id";
+  const auto boot = [&](const char* id) { write_all(open_file(boot_id, O_WRONLY | O_CREAT | O_TRUNC).get(), id); };
+  boot("first");
+  ASSERT_EQ(::mount(boot_id.c_str(), "/proc/sys/kernel/random/boot_id", nullptr, MS_BIND, nullptr), 0);
+  const AcceleratorChoice proven = choose_accelerator(Accelerator::Auto, host_architecture());
+  const auto file = cache_dir() / "kvm-proof.json";
+  auto remembered = parse_remembered_proof(read_file_tail(file, 65536));
+  if (!remembered) GTEST_SKIP() << "KVM cannot be tried: " << proven.reason;
+  remembered->choice = {proven.accelerator == Accelerator::Kvm ? Accelerator::Tcg : Accelerator::Kvm, "as remembered"};
+  write_file(file, to_json(*remembered), 0600);
+  EXPECT_EQ(choose_accelerator(Accelerator::Auto, host_architecture()).reason, "as remembered");
+  boot("second");
+  const AcceleratorChoice anew = choose_accelerator(Accelerator::Auto, host_architecture());
+  EXPECT_EQ(anew.accelerator, proven.accelerator);
+  EXPECT_EQ(anew.reason, proven.reason);
 }
 
 }  // namespace
