@@ -122,7 +122,7 @@ class KillTest : public ::testing::Test {
   ChildProcess start(const std::string& image) {
     std::filesystem::remove(phase_file_);
     ProcessOptions options;
-    options.argv = {std::filesystem::read_symlink("/proc/self/exe").string()};
+    options.argv = {program_};
     options.environment = {{kVictim, phase_file_.string()},
                            {kVictimImage, image},
                            {kVictimNetwork, network_},
@@ -216,6 +216,8 @@ class KillTest : public ::testing::Test {
   /// What a victim goes through, in order.
   inline static const std::vector<std::string> kPhases = {"start", "clone", "spawn", "boot", "ssh", "copy", "tear-down", "end"};
 
+  /// Looked up before the mount namespace is left: seen from another one, it is a path outside a chroot.
+  std::string program_ = std::filesystem::read_symlink("/proc/self/exe").string();
   std::string fork_mode_ = "never";
   std::string network_ = "user";
   std::mt19937 random_;
