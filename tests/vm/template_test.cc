@@ -10,7 +10,7 @@
 #include <sstream>
 #include <thread>
 
-#include "fork_test.h"
+#include "template_test.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/ledger.h"
@@ -23,32 +23,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
-
-/// The same in a home with templates of its own: nothing of other tests helps or harms.
-class TemplateTest : public ForkTest {
- protected:
-  void SetUp() override {
-    ForkTest::SetUp();
-    if (IsSkipped()) return;
-    const fs::path images = data_dir() / "images";
-    home_.emplace("VMTEST_HOME", (folder_.path() / "home").string());
-    fs::create_directories(data_dir());
-    fs::create_directory_symlink(images, data_dir() / "images");
-  }
-  [[nodiscard]] static std::vector<TemplateInfo> templates() { return TemplateStore().list(); }
-  /// Gives a template a state that passes every check but QEMU's.
-  static void spoil(const TemplateInfo& tmpl) {
-    const fs::path staging = TemplateStore().make_staging("other");
-    for (const char* name : {"memory", "root.qcow2", "seed.iso", "id_ed25519", "host_key.pub"})
-      fs::copy_file(tmpl.folder / name, staging / name);
-    write_file(staging / "state", "no state of QEMU's", 0600);
-    ASSERT_TRUE(TemplateStore().remove(tmpl.key));
-    TemplateStore().publish(staging, tmpl);
-  }
-
-  TemporaryDirectory folder_;
-  std::optional<Variable> home_;
-};
 
 TEST_F(TemplateTest, FirstMakesTheTemplateAndOthersUseIt) {
   const Vm first = Vm::boot();
@@ -157,9 +131,12 @@ TEST_F(TemplateTest, PreparationMayForkAndGoBack) {
 TEST_F(TemplateTest, BootsWhenForksAreOffOrForbidden) {
   {
     const Variable never("VMTEST_FORK", "never");
-    const Vm vm = Vm::boot();
+    VmOptions options;
+    options.preparation = Preparation{"1", [](Vm& guest) { return guest.exec("echo prepared > /root/file").ok(); }};
+    Vm vm = Vm::boot({}, options);
     EXPECT_FALSE(vm.forked());
     EXPECT_EQ(vm.boot_reason(), "VMTEST_FORK=never");
+    EXPECT_EQ(vm.run("cat /root/file").out, "prepared\n");
   }
   const Vm secret = Vm::boot({.templates = Template::Never});
   EXPECT_FALSE(secret.forked());

@@ -1,0 +1,165 @@
+// Templates and forks that come to harm: hypervisors that end or stand still in the middle, files that are not what they were.
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <future>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "altered_qemu.h"
+#include "failure.h"
+#include "template_test.h"
+#include "vmtest/vm_test.h"
+#include "wait.h"
+
+namespace vmtest {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace std::chrono_literals;
+using testing::failure_of;
+using testing::hypervisor_of;
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+/// Over the driver that they alter; their evidence goes to a folder of their own.
+template <typename Base>
+class AlteredTest : public Base {
+ protected:
+  /// Folders of VMs whose names begin like that.
+  [[nodiscard]] static std::vector<std::string> vms(const std::string& begin) {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(data_dir() / "vms")) {
+      const std::string name = entry.path().filename().string();
+      if (name.starts_with(begin)) names.push_back(name);
+    }
+    return names;
+  }
+
+  TemporaryDirectory evidence_;
+  std::shared_ptr<testing::AlteredQemu> driver_ = std::make_shared<testing::AlteredQemu>();
+  VmOptions options_{.evidence_dir = evidence_.path(), .driver = driver_};
+};
+
+/// Of a running VM, which continues from the user's template.
+class BrokenForkTest : public AlteredTest<ForkTest> {
+ protected:
+  [[nodiscard]] static std::vector<fs::path> state_files(const Vm& vm) {
+    std::vector<fs::path> files;
+    for (const auto& entry : fs::directory_iterator(vm.handle().work_dir)) {
+      if (entry.path().extension() == ".state") files.push_back(entry.path());
+    }
+    return files;
+  }
+  std::string name_ = "broken-" + std::to_string(::getpid());
+};
+
+TEST_F(BrokenForkTest, HypervisorKilledInTheMiddleIsNamed) {
+  driver_->instead_of_checkpoint = [](TemplateFacet& qemu, const VmHandle& vm, const fs::path& state_file,
+                                      const std::map<std::string, fs::path>& overlays, const Deadline& deadline) {
+    const pid_t hypervisor = hypervisor_of(vm);
+    // While it writes; its end is waited for.
+    const auto killer = std::async(std::launch::async, [&] {
+      (void)testing::wait_until([&] { return fs::exists(state_file); }, Deadline::after(20s));
+      ::kill(hypervisor, SIGKILL);
+    });
+    return qemu.checkpoint(vm, state_file, overlays, deadline);
+  };
+  Vm vm = Vm::boot({.name = name_}, options_);
+  vm.run("dd if=/dev/urandom of=/dev/shm/ballast bs=1M count=64 2> /dev/null");  // takes its time to be written
+  const std::string text = failure_of([&] { (void)vm.fork(); });
+  EXPECT_TRUE(contains(text, "QEMU ended with signal 9")) << text;
+  EXPECT_TRUE(contains(text, "cannot checkpoint VM \"" + name_ + "\"")) << text;
+  EXPECT_EQ(vm.state(), VmState::Failed);
+  EXPECT_TRUE(state_files(vm).empty());
+  EXPECT_EQ(vms(name_), std::vector<std::string>{name_});
+}
+
+TEST_F(BrokenForkTest, StoppedHypervisorOfAChildIsReportedInTime) {
+  (void)Vm::boot({}, options_);  // makes the template if there is none, which may take longer
+  driver_->after_start = [this](const VmHandle& vm, const MachineConfig&) {
+    if (vm.name == name_ + "-child") ::kill(hypervisor_of(vm), SIGSTOP);
+  };
+  Vm vm = Vm::boot({.name = name_, .boot_timeout = 1s}, options_);
+  const auto began = std::chrono::steady_clock::now();
+  const std::string text = failure_of([&] { (void)vm.fork({.name = name_ + "-child"}); });
+  EXPECT_TRUE(contains(text, "no answer: the guest does not run, or has no agent")) << text;
+  EXPECT_LT(std::chrono::steady_clock::now() - began, 16s) << "six seconds under emulation";
+  const fs::path evidence = evidence_.path() / (name_ + "-child");
+  EXPECT_TRUE(contains(text, "evidence in " + evidence.string())) << text;
+  EXPECT_TRUE(fs::exists(evidence / "command_line.txt"));
+  EXPECT_EQ(vms(name_), std::vector<std::string>{name_});
+  EXPECT_TRUE(state_files(vm).empty());
+  EXPECT_EQ(vm.run("echo fine").out, "fine\n");
+}
+
+/// Of templates.
+class BrokenTemplateTest : public AlteredTest<TemplateTest> {
+ protected:
+  /// Folders of templates, whole or not.
+  [[nodiscard]] static std::vector<std::string> template_folders() {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(TemplateStore().folder())) {
+      if (entry.is_directory()) names.push_back(entry.path().filename().string());
+    }
+    return names;
+  }
+};
+
+TEST_F(BrokenTemplateTest, HypervisorKilledBeforeItIsFrozenLeavesNoTemplate) {
+  const Variable mode("VMTEST_FORK", "auto");
+  driver_->before_save = [](const VmHandle& vm) { ::kill(hypervisor_of(vm), SIGKILL); };
+  Vm vm = Vm::boot({.name = "booted"}, options_);
+  EXPECT_FALSE(vm.forked());
+  EXPECT_TRUE(contains(vm.boot_reason(), "its hypervisor ended before it was frozen: QEMU ended with signal 9"))
+      << vm.boot_reason();
+  EXPECT_TRUE(vm.exec("true").ok());
+  EXPECT_TRUE(template_folders().empty());
+  EXPECT_EQ(vms(""), std::vector<std::string>{"booted"});
+}
+
+TEST_F(BrokenTemplateTest, GuestThatStandsStillIsReportedInTimeAndItsTemplateRemoved) {
+  (void)Vm::boot();
+  driver_->after_start = [this](const VmHandle& vm, const MachineConfig& machine) {
+    if (!machine.restore_from.empty()) driver_->suspend(vm);
+  };
+  const auto began = std::chrono::steady_clock::now();
+  const std::string text = failure_of([&] { (void)Vm::boot({.name = "still", .boot_timeout = 1s}, options_); });
+  EXPECT_TRUE(contains(text, "no answer: the guest does not run, or has no agent")) << text;
+  EXPECT_TRUE(contains(text, "which is removed")) << text;
+  EXPECT_LT(std::chrono::steady_clock::now() - began, 16s) << "six seconds under emulation";
+  const fs::path evidence = evidence_.path() / "still.fork";
+  EXPECT_TRUE(contains(text, "evidence in " + evidence.string())) << text;
+  EXPECT_TRUE(fs::exists(evidence / "command_line.txt"));
+  EXPECT_TRUE(template_folders().empty());
+  EXPECT_TRUE(vms("").empty());
+}
+
+TEST_F(BrokenTemplateTest, DiskOfAnotherTemplateIsNotUsed) {
+  const VmSpec one{.files = {{"/etc/which", "one"}}};
+  const VmSpec two{.files = {{"/etc/which", "two"}}};
+  (void)Vm::boot(one);
+  const fs::path first = templates().at(0).folder / "root.qcow2";
+  (void)Vm::boot(two);
+  const fs::path second = templates().at(0).folder / "root.qcow2";
+  ASSERT_NE(first, second);
+  fs::rename(first, folder_.path() / "disk");
+  fs::rename(second, first);
+  fs::rename(folder_.path() / "disk", second);
+  ::testing::internal::CaptureStderr();
+  Vm vm = Vm::boot(one);
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_TRUE(contains(said, "damaged and will be made anew: root.qcow2 ")) << said;
+  EXPECT_TRUE(vm.forked());
+  EXPECT_EQ(vm.run("cat /etc/which; echo 3 > /proc/sys/vm/drop_caches; cat /etc/which").out, "oneone");
+  EXPECT_EQ(TemplateStore().verify(templates().at(0)), "");
+}
+
+}  // namespace
+}  // namespace vmtest
