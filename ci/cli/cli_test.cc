@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -16,10 +17,12 @@
 #include "vmtest/deadline.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/process.h"
+#include "wait.h"
 
 namespace vmtest::cli {
 namespace {
 
+namespace fs = std::filesystem;
 using nlohmann::json;
 using namespace std::chrono_literals;
 
@@ -205,7 +208,7 @@ TEST_F(CliRunTest, InterruptEndsTheTestsToo) {
   const auto output = folder_.path() / "output";
   const FileDescriptor file = open_file(output, O_WRONLY | O_CREAT);
   ChildProcess run = ChildProcess::start({.argv = {VMTEST_CLI, "run", "--jobs", "2", "--filter", "Bad.Hangs*", VMTEST_CLI_SAMPLE},
-                                          .environment = {{"VMTEST_HOME", home_.string()}},
+                                          .environment = environment_,
                                           .standard_output = file.get(),
                                           .standard_error = file.get()});
   // The tests are running once their processes are there.
@@ -220,6 +223,45 @@ TEST_F(CliRunTest, InterruptEndsTheTestsToo) {
   ASSERT_TRUE(status.has_value());
   EXPECT_EQ(status->code, 130);
   EXPECT_FALSE(process_start_time(second).has_value());
+}
+
+class CliRunFolderTest : public CliTest {
+ protected:
+  /// Starts a run whose test never ends, and returns when that runs.
+  ChildProcess start_run() {
+    ChildProcess run = ChildProcess::start(
+        {.argv = {VMTEST_CLI, "run", "--filter", "Bad.Hangs", VMTEST_CLI_SAMPLE}, .environment = environment_});
+    const bool runs = testing::wait_until(
+        [&] { return !folders().empty() && fs::exists(fs::path(folders().front()) / "0" / "output"); }, Deadline::after(60s));
+    EXPECT_TRUE(runs) << "the run does not begin";
+    return run;
+  }
+  /// What is in the temporary folder.
+  [[nodiscard]] std::vector<std::string> folders() const {
+    std::vector<std::string> found;
+    for (const auto& entry : fs::directory_iterator(temporary_)) found.push_back(entry.path().string());
+    return found;
+  }
+};
+
+TEST_F(CliRunFolderTest, GcRemovesThatOfAKilledRunAndLeavesALivingOnes) {
+  ChildProcess run = start_run();
+  const std::vector<std::string> in_use = folders();
+  ASSERT_EQ(in_use.size(), 1U);
+  EXPECT_EQ(vmtest({"gc"}).out, "");
+  EXPECT_EQ(folders(), in_use);
+  run.kill_group();
+  EXPECT_EQ(vmtest({"gc", "--dry-run"}).out, "would remove " + in_use.front() + "\n");
+  EXPECT_EQ(vmtest({"gc"}).out, "removed " + in_use.front() + "\n");
+  EXPECT_TRUE(folders().empty());
+}
+
+TEST_F(CliRunFolderTest, NextRunRemovesThatOfAKilledOne) {
+  ChildProcess run = start_run();
+  run.kill_group();
+  ASSERT_EQ(folders().size(), 1U);
+  EXPECT_EQ(vmtest({"run", "--filter", "Good.Passes", VMTEST_CLI_SAMPLE}).status.code, 0);
+  EXPECT_TRUE(folders().empty());
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 
 #include "cli11.h"
 #include "exit_codes.h"
+#include "run_folder.h"
 #include "subcommand.h"
 #include "vm_inventory.h"
 #include "vmtest/host/file_descriptor.h"
@@ -63,12 +64,8 @@ class Collector {
   }
 
   void remove_folders() {
-    for (const fs::path& folder : find_leftovers()) {
-      std::error_code error;
-      if (!options_.dry_run) fs::remove_all(folder, error);
-      if (error) fail(folder.string(), "cannot remove " + folder.string() + ": " + error.message());
-      else tell("removed", folder.string(), options_.dry_run ? "would remove {}" : "removed {}");
-    }
+    for (const fs::path& folder : find_leftovers()) remove(folder);
+    for (const DeadRunFolder& dead : find_dead_run_folders()) remove(dead.path);
   }
 
   void remove_unfinished() {
@@ -86,6 +83,12 @@ class Collector {
   }
 
  private:
+  void remove(const fs::path& folder) {
+    std::error_code error;
+    if (!options_.dry_run) fs::remove_all(folder, error);
+    if (error) fail(folder.string(), "cannot remove " + folder.string() + ": " + error.message());
+    else tell("removed", folder.string(), options_.dry_run ? "would remove {}" : "removed {}");
+  }
   void tell(const char* list, const std::string& what, const char* words) {
     report_[list].push_back(what);
     if (!options_.as_json) fmt::print("{}\n", fmt::format(fmt::runtime(words), what));
@@ -115,8 +118,9 @@ void add_gc(CLI::App& app, Action& action) {
   app.add_flag("-n,--dry-run", options->dry_run, "Only tell what would be removed");
   app.add_flag("--json", options->as_json, "Print it as JSON");
   app.footer(
-      "Living VMs are told from dead ones by asking their supervisor and by its process' start time, never by pid alone.\n"
-      "Nothing needs this but a power cut or a killed supervisor: VMs clean up after themselves.\n"
+      "Living VMs are told from dead ones by asking their supervisor and by its process' start time, never by pid alone; the\n"
+      "temporary folders of living runs are locked. Nothing needs this but a power cut, a killed supervisor or a killed\n"
+      "vmtest run: VMs clean up after themselves, and the next run takes such a folder away, too.\n"
       "Exit codes: 0 nothing is left, 2 a wrong command line, 3 something could not be removed (the rest is).");
   app.final_callback([options, &action] { action = [options] { return collect(*options); }; });
 }

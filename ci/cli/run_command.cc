@@ -15,10 +15,10 @@
 #include "cli11.h"
 #include "exit_codes.h"
 #include "interrupt.h"
+#include "run_folder.h"
 #include "run_output.h"
 #include "subcommand.h"
 #include "vmtest/error.h"
-#include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/ledger.h"
 #include "vmtest/supervisor.h"
@@ -183,7 +183,7 @@ class Runner {
   RunPrinter& printer_;
   fs::path supervisor_;
   InterruptGuard interrupts_;
-  TemporaryDirectory folder_{"vmtest-run-"};
+  RunFolder folder_;
   std::size_t next_ = 0;
   std::size_t started_ = 0;
   /// In the order of their units, so those that wait for their turn come last.
@@ -206,6 +206,10 @@ int run(const RunOptions& options) {
     fmt::print(stderr, "vmtest run: no test to run{}\n",
                options.filter.empty() ? "" : "; none matches \"" + options.filter + "\"");
     return kUsage;
+  }
+  for (const DeadRunFolder& dead : find_dead_run_folders()) {
+    std::error_code ignored;
+    fs::remove_all(dead.path, ignored);
   }
   RunPrinter printer(options.json == "-" ? stderr : stdout, plan.tests);
   const auto start = Deadline::Clock::now();
