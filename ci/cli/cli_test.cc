@@ -141,6 +141,9 @@ TEST_F(CliRunTest, NextTestIsReadyWhileOneRunsAndBeginsAfterIt) {
   const std::string text = read_file(notes);
   EXPECT_LT(text.find("C ready"), text.find("B end")) << text;
   EXPECT_LT(text.find("B end"), text.find("C begin")) << text;
+  // The first one's time has begun already, that of one made ready ahead begins now.
+  EXPECT_TRUE(contains(text, "A begin c\n")) << text;
+  EXPECT_TRUE(contains(text, "C begin b\n")) << text;
 }
 
 TEST_F(CliRunTest, NothingIsStartedAheadWhenThatIsNotWanted) {
@@ -149,7 +152,7 @@ TEST_F(CliRunTest, NothingIsStartedAheadWhenThatIsNotWanted) {
   const json report = run_sample("Gated.A:Gated.C", {"--ahead", "0"});
   ::unsetenv("SAMPLE_NOTES");
   EXPECT_EQ(result_.status.code, 0) << result_.err;
-  EXPECT_EQ(read_file(notes), "A ready\nA begin\nA end\nC ready\nC begin\nC end\n");
+  EXPECT_EQ(read_file(notes), "A ready\nA begin c\nA end\nC ready\nC begin c\nC end\n");
 }
 
 TEST_F(CliRunTest, FailureIsShownHarmless) {

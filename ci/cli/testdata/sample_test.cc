@@ -61,11 +61,11 @@ class Gated : public ::testing::Test {
     char word = 0;
     ASSERT_EQ(::read(gate, &word, 1), 1);
     ::close(gate);
-    note("begin");
+    note(std::string("begin ") + word);
   }
   void TearDown() override { note("end"); }
   /// A line in the file that the caller reads.
-  static void note(const char* what) {
+  static void note(const std::string& what) {
     const int file = ::open(std::getenv("SAMPLE_NOTES"), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     const std::string line = std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()) + " " + what + "\n";
     ASSERT_EQ(::write(file, line.data(), line.size()), static_cast<ssize_t>(line.size()));
