@@ -88,13 +88,14 @@ TEST_F(ForkTest, RandomNumbersDifferWithoutAGenerationIdToo) {
   // The kernel would reseed by itself if it were told.
   const VmSpec spec{.extra_command_line = "initcall_blacklist=vmgenid_driver_init"};
   std::set<std::string> kernels;
-  for (int i = 0; i < 3; ++i) {
+  // It does, too, when it finds its seed old, as soon after a boot as a second or two: not all of them would draw the same.
+  for (int i = 0; i < 8; ++i) {
     Vm vm = Vm::boot(spec);
     EXPECT_TRUE(vm.forked());
     EXPECT_FALSE(vm.exec("test -e /sys/bus/acpi/drivers/vmgenid").ok()) << "it has the driver all the same";
     kernels.insert(random_bytes(vm));
   }
-  EXPECT_EQ(kernels.size(), 3U);
+  EXPECT_EQ(kernels.size(), 8U);
 }
 
 TEST_F(ForkTest, HostKeyIsItsOwnOnRequest) {
