@@ -12,6 +12,7 @@ figures.pool_handover_s            a VM of a pool handed to a test body
 figures.vm_fork_pause_s            how long a VM stands still while it is forked
 figures.tests_per_minute_fork      a suite of 50 trivial tests, each with a pristine `tiny`, two jobs; and _cold
 figures.idle_fork_pss_mib          memory of an idle fork of a 256 MiB `tiny`; figures.forks_at_once: how many were held
+All are medians of --runs runs, those that take a minute each of --long-runs.
 """
 import argparse
 import json
@@ -62,6 +63,14 @@ def tests_per_minute(runner, suite, mode):
     return TESTS / (time.monotonic() - begin) * 60
 
 
+def many(program, count, extra):
+    """As many idle forks at once as were asked for, or as fit. Why there were no more goes to `extra`."""
+    result = ours(program, "many", *TINY, "--count", str(count), VMTEST_MAX_VCPUS=str(2 * count))
+    extra["forks_at_once_end"] = result["end"]
+    extra["forks_at_once_seconds"] = result["seconds"]
+    return {"idle_fork_pss_mib": result["pss_mib"], "forks_at_once": result["count"]}
+
+
 def ahead(suite, folder):
     """A process that made its VM before its turn came: from its turn to its first command answered."""
     gate = f"{folder}/gate"
@@ -87,6 +96,7 @@ def ahead(suite, folder):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--program", required=True, help="the program that makes one fork of ours")
+    p.add_argument("--long-runs", type=int, default=3, help="runs of the cold suite, and of many idle forks")
     p.add_argument("--parts", nargs="+", default=["fork", "debian", "pool", "suite", "many"],
                    choices=["fork", "debian", "pool", "suite", "many"])
     p.add_argument("--many", type=int, default=100, help="how many idle forks to try to hold at once")
@@ -140,17 +150,19 @@ def main():
                 series.run("vm_fork", lambda: ours(a.program, "fork", *TINY))
             ratios["pool_across"] = round(series.median("pool_across") / series.median("warm_login"), 3)
         if "suite" in a.parts:
-            for mode, name in (("require", "fork"), ("never", "cold")):
-                measure.say(f"{TESTS} tests, {name}")
-                value = tests_per_minute(f"{build}/vmtest", f"{build}/ci/vmtest_bench_suite", mode)
-                series.values[f"tests_per_minute_{name}"] = [value]
+            def suite(mode):
+                return tests_per_minute(f"{build}/vmtest", f"{build}/ci/vmtest_bench_suite", mode)
+
+            for name, mode, runs in (("fork", "require", a.runs), ("cold", "never", a.long_runs)):
+                for run in range(runs):
+                    measure.say(f"{TESTS} tests, {name} {run + 1}/{runs}")
+                    series.run("tests_per_minute", lambda: {name: suite(mode)})
         if "many" in a.parts:
-            measure.say(f"{a.many} idle forks")
-            result = ours(a.program, "many", *TINY, "--count", str(a.many), VMTEST_MAX_VCPUS=str(2 * a.many))
-            series.values["idle_fork_pss_mib"] = [result["pss_mib"]]
-            series.values["forks_at_once"] = [result["count"]]
-            extra["forks_at_once_end"] = result["end"]
-            extra["forks_at_once_seconds"] = result["seconds"]
+            for run in range(a.long_runs):
+                measure.say(f"{a.many} idle forks {run + 1}/{a.long_runs}")
+                series.run("many", lambda: many(a.program, a.many, extra))
+            for key in ("idle_fork_pss_mib", "forks_at_once"):
+                series.values[key] = series.values.pop(f"many_{key}")
     finally:
         shutil.rmtree(folder)
     figures = series.figures()
