@@ -4,8 +4,8 @@
 ratios.cold_ssh             `tiny`, cold boot to the first SSH command answered, ours over bare QEMU
 figures.teardown            from the scope's end until nothing is left
 ratios.debian_seed_profile  `debian-12`, cold to the marker, our seed over cloud-init's stock behaviour; the same image
-figures.debian_*_stage_*    what each of cloud-init's stages took in the guest (0: it did not run); debian_*_login a further login
 ratios.debian_floor         the same image with cloud-init disabled (to sshd's banner), over the stock behaviour
+figures.debian_*_stage_*    what each of cloud-init's stages took in the guest (0: it did not run); debian_*_login: a further login
 """
 import argparse
 import base64
