@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -12,10 +13,18 @@
 namespace vmtest {
 
 std::optional<FileLock> FileLock::try_lock(const std::filesystem::path& path) {
-  FileDescriptor fd = open_file(path, O_RDWR | O_CREAT, 0600);
-  if (::flock(fd.get(), LOCK_EX | LOCK_NB) == 0) return FileLock(std::move(fd));
-  if (errno == EWOULDBLOCK) return std::nullopt;
-  throw_errno("cannot lock " + path.string());
+  for (;;) {
+    FileDescriptor fd = open_file(path, O_RDWR | O_CREAT, 0600);
+    if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+      if (errno == EWOULDBLOCK) return std::nullopt;
+      throw_errno("cannot lock " + path.string());
+    }
+    // Whoever held it may have removed the file, and others lock the new one.
+    struct stat ours {};
+    struct stat there {};
+    if (::fstat(fd.get(), &ours) == 0 && ::stat(path.c_str(), &there) == 0 && ours.st_ino == there.st_ino)
+      return FileLock(std::move(fd));
+  }
 }
 
 FileLock FileLock::lock(const std::filesystem::path& path, const Deadline& deadline) {

@@ -85,6 +85,8 @@ bool ImageStore::remove(std::string_view name, Architecture architecture) const 
 
 std::size_t ImageStore::remove_leftovers() const { return remove_unfinished_builds(folder_); }
 
+std::size_t ImageStore::count_leftovers() const { return remove_unfinished_builds(folder_, true); }
+
 std::vector<ImageRecipe> ImageStore::recipes() {
   std::vector<ImageRecipe> result;
   for (const Recipe& recipe : vmtest::recipes()) {

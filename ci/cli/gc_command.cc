@@ -69,12 +69,13 @@ class Collector {
   }
 
   void remove_unfinished() {
-    if (options_.dry_run) return;
-    const std::size_t builds = ImageStore().remove_leftovers();
+    const std::size_t builds = options_.dry_run ? ImageStore().count_leftovers() : ImageStore().remove_leftovers();
     report_["unfinished_image_builds"] = builds;
-    if (builds > 0 && !options_.as_json) fmt::print("removed {} unfinished image builds\n", builds);
-    for (const std::string& key : TemplateStore().collect(TemplateStore::limits_from_environment()).removed)
-      tell("templates", key, "removed template {}");
+    if (builds > 0 && !options_.as_json)
+      fmt::print("{} {} folders of unfinished image builds\n", options_.dry_run ? "would remove" : "removed", builds);
+    const auto how = options_.dry_run ? TemplateStore::Collection::Pretended : TemplateStore::Collection::Real;
+    for (const std::string& key : TemplateStore().collect(TemplateStore::limits_from_environment(), how).removed)
+      tell("templates", key, options_.dry_run ? "would remove template {}" : "removed template {}");
   }
 
   int finish() const {
@@ -120,7 +121,8 @@ void add_gc(CLI::App& app, Action& action) {
   app.footer(
       "Living VMs are told from dead ones by asking their supervisor and by its process' start time, never by pid alone; the\n"
       "temporary folders of living runs are locked. Nothing needs this but a power cut, a killed supervisor or a killed\n"
-      "vmtest run: VMs clean up after themselves, and the next run takes such a folder away, too.\n"
+      "vmtest run: VMs clean up after themselves, and the next run takes such a folder away, too. Templates that are too old\n"
+      "or too much go as well, as after each new one (see vmtest template gc).\n"
       "Exit codes: 0 nothing is left, 2 a wrong command line, 3 something could not be removed (the rest is).");
   app.final_callback([options, &action] { action = [options] { return collect(*options); }; });
 }

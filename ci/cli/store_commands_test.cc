@@ -149,6 +149,20 @@ TEST_F(TemplateCommandTest, UsedTemplateStaysAndUnusedOnesGo) {
 
 TEST_F(TemplateCommandTest, UnknownTemplateIsAnError) { EXPECT_EQ(vmtest({"template", "rm", "x"}).status.code, 3); }
 
+TEST_F(TemplateCommandTest, UnusableOnesAreListedAndRemoved) {
+  write_file(store_.folder() / "abcdef" / "manifest.json", "{");
+  const json listed = json::parse(vmtest({"template", "ls", "--json"}).out);
+  ASSERT_EQ(listed.size(), 1U);
+  EXPECT_EQ(listed[0]["key"], "abcdef");
+  EXPECT_TRUE(listed[0].contains("unusable"));
+  EXPECT_TRUE(contains(vmtest({"template", "ls"}).out, "abcdef       unusable: "));
+  const ToolResult info = vmtest({"template", "info", "abc"});
+  EXPECT_EQ(info.status.code, 3);
+  EXPECT_TRUE(contains(info.err, "is unusable: ")) << info.err;
+  EXPECT_EQ(vmtest({"template", "rm", "--all"}).status.code, 0);
+  EXPECT_FALSE(fs::exists(store_.folder() / "abcdef"));
+}
+
 TEST_F(TemplateCommandTest, RemovingNothingAndEverythingAreUsageErrors) {
   EXPECT_EQ(vmtest({"template", "rm"}).status.code, 2);
   EXPECT_EQ(vmtest({"template", "rm", "abcdef", "--all"}).status.code, 2);

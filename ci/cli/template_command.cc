@@ -1,9 +1,12 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
+#include <vector>
 
 #include "cli11.h"
 #include "exit_codes.h"
@@ -44,42 +47,67 @@ void print_json(const json& value) { write_all(STDOUT_FILENO, value.dump(2) + "\
 
 double mebibytes(std::uintmax_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1024.0); }
 
-/// The template whose key is, or begins with, what was given.
-TemplateInfo find_template(const TemplateStore& store, const std::string& key) {
-  std::vector<TemplateInfo> matches;
-  for (TemplateInfo& tmpl : store.list()) {
-    if (tmpl.key.starts_with(key)) matches.push_back(std::move(tmpl));
+/// Keys of all templates, also of those that nothing continues from.
+std::set<std::string> all_keys(const TemplateStore& store) {
+  std::set<std::string> keys;
+  for (const TemplateInfo& tmpl : store.list()) keys.insert(tmpl.key);
+  for (const TemplateStore::Unusable& unusable : store.unusable()) keys.insert(unusable.key);
+  return keys;
+}
+
+/// The key that is, or begins with, what was given.
+std::string find_key(const TemplateStore& store, const std::string& given) {
+  std::vector<std::string> matches;
+  for (const std::string& key : all_keys(store)) {
+    if (key == given) return key;
+    if (key.starts_with(given)) matches.push_back(key);
   }
-  if (matches.empty()) throw Error("there is no template \"" + key + "\"; see: vmtest template ls");
-  if (matches.size() > 1) throw Error("several templates begin with \"" + key + "\"; see: vmtest template ls");
+  if (matches.empty()) throw Error("there is no template \"" + given + "\"; see: vmtest template ls");
+  if (matches.size() > 1) throw Error("several templates begin with \"" + given + "\"; see: vmtest template ls");
   return matches.front();
+}
+
+TemplateInfo find_template(const TemplateStore& store, const std::string& given) {
+  const std::string key = find_key(store, given);
+  for (TemplateInfo& tmpl : store.list()) {
+    if (tmpl.key == key) return std::move(tmpl);
+  }
+  for (const TemplateStore::Unusable& unusable : store.unusable()) {
+    if (unusable.key == key) throw Error("template " + key + " is unusable: " + unusable.why + "; vmtest template rm removes it");
+  }
+  throw Error("template " + key + " was removed at this moment");
 }
 
 int list(const TemplateOptions& options) {
   const std::vector<TemplateInfo> templates = TemplateStore().list();
+  std::map<std::string, std::string> unusable;
+  for (TemplateStore::Unusable& one : TemplateStore().unusable()) unusable[one.key] = std::move(one.why);
   if (options.as_json) {
     json all = json::array();
-    for (const TemplateInfo& tmpl : templates) all.push_back(to_json(tmpl));
+    for (const TemplateInfo& tmpl : templates) {
+      if (!unusable.contains(tmpl.key)) all.push_back(to_json(tmpl));
+    }
+    for (const auto& [key, why] : unusable) all.push_back({{"key", key}, {"unusable", why}});
     print_json(all);
     return kSuccess;
   }
   fmt::print("{:<{}} {:<20} {:>10} {:>10}  {:<20}  {}\n", "KEY", kShortKey, "IMAGE", "MEMORY", "ON DISK", "BUILT", "SPARES");
   for (const TemplateInfo& tmpl : templates) {
+    if (unusable.contains(tmpl.key)) continue;
     fmt::print("{:<{}} {:<20} {:>6} MiB {:>6.0f} MiB  {:<20}  {:.1f} s\n", tmpl.key.substr(0, kShortKey), kShortKey, tmpl.image,
                tmpl.memory_mib, mebibytes(tmpl.bytes), tmpl.built_at, tmpl.build_seconds);
   }
+  for (const auto& [key, why] : unusable) fmt::print("{:<{}} unusable: {}\n", key.substr(0, kShortKey), kShortKey, why);
   return kSuccess;
 }
 
 int remove(const TemplateOptions& options) {
   const TemplateStore store;
-  std::vector<TemplateInfo> wanted;
-  if (options.all) wanted = store.list();
-  else wanted.push_back(find_template(store, options.key));
+  const std::set<std::string> wanted = options.all ? all_keys(store) : std::set{find_key(store, options.key)};
   int code = kSuccess;
-  for (const TemplateInfo& tmpl : wanted) {
-    if (store.remove(tmpl.key)) continue;
-    fmt::print(stderr, "vmtest template rm: {} stays: a running VM uses it\n", tmpl.key);
+  for (const std::string& key : wanted) {
+    if (store.discard(key)) continue;
+    fmt::print(stderr, "vmtest template rm: {} stays: a running VM uses it\n", key);
     code = kFailed;
   }
   return code;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -17,6 +18,7 @@
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/socket.h"
 #include "vmtest/supervisor.h"
+#include "vmtest/template_store.h"
 #include "vmtest/vm_handle.h"
 
 namespace vmtest::cli {
@@ -213,12 +215,21 @@ TEST_F(CliGcTest, LeavesAVmWhoseSupervisorLives) {
 TEST_F(CliGcTest, JsonTellsWhatWasRemoved) {
   const auto vm = make_vm("old", 1);
   fs::create_directories(home_ / "data" / "images" / ".staging-dead");
-  json report = json::parse(vmtest({"gc", "--dry-run", "--json"}).out);
+  const TemplateStore store(home_ / "cache" / "templates");
+  const fs::path staging = store.make_staging("abcdef");
+  write_file(staging / "memory", std::string(300000, 'm'));
+  store.publish(staging, {.key = "abcdef", .image = "tiny", .spec_json = "{}"});
+  const std::map<std::string, std::string> none = {{"VMTEST_TEMPLATES_MAX_MIB", "0"}};
+  json report = json::parse(vmtest({"gc", "--dry-run", "--json"}, none).out);
   EXPECT_EQ(report["dry_run"], true);
   EXPECT_EQ(report["removed"], json::array({vm.string()}));
+  EXPECT_EQ(report["unfinished_image_builds"], 1);
+  EXPECT_EQ(report["templates"], json::array({"abcdef"}));
   EXPECT_TRUE(fs::exists(vm));
-  report = json::parse(vmtest({"gc", "--json"}).out);
+  EXPECT_EQ(store.list().size(), 1U);
+  report = json::parse(vmtest({"gc", "--json"}, none).out);
   EXPECT_EQ(report["dry_run"], false);
+  EXPECT_EQ(report["templates"], json::array({"abcdef"}));
   EXPECT_EQ(report["removed"], json::array({vm.string()}));
   EXPECT_EQ(report["unfinished_image_builds"], 1);
   EXPECT_EQ(report["failed"], json::array());

@@ -13,9 +13,9 @@ namespace vmtest {
 /// What QEMU must know beside the machine: its own program, names and places of this VM.
 struct QemuPaths {
   /// QEMU's program.
-  std::filesystem::path program;
+  std::filesystem::path program = {};
   /// Shown by process lists.
-  std::string vm_name;
+  std::string vm_name = {};
   /// Gets console.log.
   std::filesystem::path work_dir;
   /// Gets the sockets: qmp.sock (the owner's), qmp-cli.sock (everybody else's), console.sock, vnc.sock.

@@ -261,6 +261,7 @@ std::optional<VmExit> SupervisedVm::wait_exit(std::chrono::milliseconds timeout)
                   exit->cause->last_words, false};
   }
   VmExit judged = judge(*exit, asked);
+  judged.signal = exit->status.signal;
   const int ended_by = ended_by_;
   if (ended_by == 0 && exit->status.ok()) judged.how = "the guest powered off as asked";
   if (ended_by > 0) {

@@ -157,7 +157,7 @@ ImageDetails build_image(const fs::path& folder, const Recipe& recipe, const Ima
   return read_manifest(folder).details;
 }
 
-std::size_t remove_unfinished_builds(const fs::path& store) {
+std::size_t remove_unfinished_builds(const fs::path& store, bool pretend) {
   std::size_t removed = 0;
   for (const fs::path& folder : staging_folders(store)) {
     const std::string image = image_of(folder.filename().string());
@@ -167,7 +167,7 @@ std::size_t remove_unfinished_builds(const fs::path& store) {
       if (!lock) continue;  // its build is under way
     }
     std::error_code gone_meanwhile;
-    removed += fs::remove_all(folder, gone_meanwhile) > 0 ? 1 : 0;
+    removed += pretend || fs::remove_all(folder, gone_meanwhile) > 0 ? 1 : 0;
   }
   return removed;
 }

@@ -65,18 +65,29 @@ void reseed(const std::string& entropy) {
   }
 }
 
-void set_clock(long long time_ns) {
+long long monotonic_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * kNanosecondsPerSecond + now.tv_nsec;
+}
+
+/// Returns when that was, by the monotonic clock.
+long long set_clock(long long time_ns) {
   const timespec now{static_cast<time_t>(time_ns / kNanosecondsPerSecond), static_cast<long>(time_ns % kNanosecondsPerSecond)};
   if (clock_settime(CLOCK_REALTIME, &now) != 0) {
     fail_errno("cannot set the clock");
   }
+  return monotonic_ns();
+}
+
+std::optional<long long> parse_time(const Json& request) {
+  const std::string time = text_member(request, "time_ns");
+  return time.empty() ? std::nullopt : std::optional(std::strtoll(time.c_str(), nullptr, 10));
 }
 
 Refresh parse_refresh(const Json& request) {
   Refresh refresh;
-  if (const std::string time = text_member(request, "time_ns"); !time.empty()) {
-    refresh.time_ns = std::strtoll(time.c_str(), nullptr, 10);
-  }
+  refresh.time_ns = parse_time(request);
   const std::optional<std::string> entropy = decode_base64(text_member(request, "entropy"));
   if (!entropy || entropy->empty()) {
     throw std::runtime_error("entropy: must be Base64 of some bytes");
@@ -126,10 +137,11 @@ std::string rename_in_hosts(std::string_view hosts, const std::string& hostname)
   return named ? text : text + own;
 }
 
-void apply_refresh(const Refresh& refresh) {
+std::optional<long long> apply_refresh(const Refresh& refresh) {
+  std::optional<long long> clock_set;
   reseed(refresh.entropy);
   if (refresh.time_ns) {
-    set_clock(*refresh.time_ns);
+    clock_set = set_clock(*refresh.time_ns);
   }
   if (!refresh.hostname.empty()) {
     rename_host(refresh.hostname);
@@ -140,6 +152,7 @@ void apply_refresh(const Refresh& refresh) {
   if (refresh.address) {
     readdress(*refresh.address);
   }
+  return clock_set;
 }
 
 bool Agent::open_port(std::string_view name) {
@@ -262,20 +275,28 @@ std::string Agent::answer(std::string_view line) {
     const Json request = Json::parse(line);
     id = text_member(request, "id");
     const std::string operation = text_member(request, "op");
+    std::optional<long long> clock_set;
     if (operation == "refresh") {
       const Refresh refresh = parse_refresh(request);
-      apply_refresh(refresh);
+      clock_set = apply_refresh(refresh);
       if (!refresh.host_key.private_key.empty()) {
         set_host_key_(refresh.host_key);
       }
       // The same words as after a boot, once the host can hear them in the right order: after what it asked for was done.
       write_console("\nVMRS_READY " + announced_address() + "\n");
+    } else if (operation == "clock") {
+      const std::optional<long long> time_ns = parse_time(request);
+      if (!time_ns) {
+        throw std::runtime_error("time_ns: is missing");
+      }
+      clock_set = set_clock(*time_ns);
     } else if (operation == "sync") {
       sync();
     } else if (operation != "ping") {
       throw std::runtime_error("unknown operation " + operation);
     }
-    return "{\"id\":" + quote(id) + ",\"ok\":true}";
+    const std::string age = clock_set ? ",\"clock_age_ns\":" + quote(std::to_string(monotonic_ns() - *clock_set)) : "";
+    return "{\"id\":" + quote(id) + ",\"ok\":true" + age + "}";
   } catch (const std::exception& error) {
     return "{\"id\":" + quote(id) + ",\"ok\":false,\"error\":" + quote(error.what()) + "}";
   }

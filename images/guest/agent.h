@@ -89,8 +89,9 @@ class Agent {
 };
 
 /// Applies a refresh but for the host key. The random numbers come first: whoever connects afterwards must not meet the
-/// template's. Throws std::runtime_error that names the step.
-void apply_refresh(const Refresh& refresh);
+/// template's. Returns when it set the clock, by the monotonic clock in nanoseconds, if it did. Throws std::runtime_error that
+/// names the step.
+std::optional<long long> apply_refresh(const Refresh& refresh);
 
 /// `hosts` (the text of /etc/hosts) with `hostname` as the machine's own name on the 127.0.1.1 line.
 [[nodiscard]] std::string rename_in_hosts(std::string_view hosts, const std::string& hostname);

@@ -138,6 +138,10 @@ TEST(AgentTest, RefusesARefreshWithoutEntropy) {
             R"({"id":"9","ok":false,"error":"entropy: must be Base64 of some bytes"})");
 }
 
+TEST(AgentTest, RefusesAClockWithoutATime) {
+  EXPECT_EQ(answer(R"({"id":"9","op":"clock"})"), R"({"id":"9","ok":false,"error":"time_ns: is missing"})");
+}
+
 TEST(AgentTest, QuotesWhatTheHostSent) { EXPECT_EQ(answer(R"({"id":"a\"b","op":"ping"})"), R"({"id":"a\"b","ok":true})"); }
 
 TEST(ReplaceAddressTest, ReplacesWhatStandsAlone) {

@@ -141,6 +141,18 @@ TEST_F(BrokenTemplateTest, GuestThatStandsStillIsReportedInTimeAndItsTemplateRem
   EXPECT_TRUE(vms("").empty());
 }
 
+TEST_F(BrokenTemplateTest, TemplateThatOthersContinuedFromStays) {
+  const Vm good = Vm::boot();
+  driver_->after_start = [this](const VmHandle& vm, const MachineConfig& machine) {
+    if (!machine.restore_from.empty()) driver_->suspend(vm);
+  };
+  const std::string text = failure_of([&] { (void)Vm::boot({.name = "still", .boot_timeout = 1s}, options_); });
+  EXPECT_TRUE(contains(text, "which stays, since other VMs continued from it and use it")) << text;
+  EXPECT_EQ(templates().size(), 1U);
+  EXPECT_TRUE(Vm::boot().forked());
+  EXPECT_EQ(templates().size(), 1U);
+}
+
 TEST_F(BrokenTemplateTest, DiskOfAnotherTemplateIsNotUsed) {
   const VmSpec one{.files = {{"/etc/which", "one"}}};
   const VmSpec two{.files = {{"/etc/which", "two"}}};

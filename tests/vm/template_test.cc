@@ -5,16 +5,25 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
+#include <string>
+#include <string_view>
 #include <thread>
+#include <vector>
 
+#include "altered_qemu.h"
 #include "template_test.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/ledger.h"
 #include "vmtest/host/process.h"
+#include "vmtest/image_store.h"
 #include "vmtest/template_store.h"
 #include "vmtest/vm_test.h"
 
@@ -38,20 +47,55 @@ TEST_F(TemplateTest, ClockIsTheHosts) {
   std::this_thread::sleep_for(2s);  // makes the template old; nothing is waited for
   Vm vm = Vm::boot();
   const auto now = [] { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); };
-  // The guest's answer lies between our question and its arrival.
-  const double before = now();
-  const double guest =
-      std::stod(vm.run("adjtimex | awk '/time.tv_sec/ {s=$2} /time.tv_usec/ {u=$2} END {printf \"%d.%06d\", s, u}'").out);
-  const double after = now();
-  EXPECT_GT(guest, before - 0.05);
-  EXPECT_LT(guest, after + 0.05);
+  const auto expect_the_hosts_time = [&](Vm& guest, const char* what) {
+    // The guest's answer lies between our question and its arrival: the quickest of some says most.
+    double least = 3600;
+    double late = 0;
+    double early = 0;
+    for (int i = 0; i < 8; ++i) {
+      const double before = now();
+      const double time =
+          std::stod(guest.run("adjtimex | awk '/time.tv_sec/ {s=$2} /time.tv_usec/ {u=$2} END {printf \"%d.%06d\", s, u}'").out);
+      const double after = now();
+      if (after - before >= least) continue;
+      least = after - before;
+      late = before - time;
+      early = time - after;
+    }
+    EXPECT_LT(late, 0.05) << what;
+    EXPECT_LT(early, 0.05) << what;
+  };
+  expect_the_hosts_time(vm, "a fork of a template");
+  vm.snapshot("then");
+  Vm child = vm.fork();
+  expect_the_hosts_time(child, "a fork of a running VM");
+  vm.restore("then");
+  expect_the_hosts_time(vm, "a VM that was restored");
 }
 
 TEST_F(TemplateTest, AnotherSpecHasAnotherTemplate) {
   (void)Vm::boot();
   (void)Vm::boot({.files = {{"/etc/x", "1"}}});
   (void)Vm::boot({.files = {{"/etc/x", "2"}}});
-  EXPECT_EQ(templates().size(), 3U);
+  (void)Vm::boot({.data_disks = {{.size_mib = 16, .serial = "data"}}});
+  EXPECT_EQ(templates().size(), 4U);
+}
+
+TEST_F(TemplateTest, ImageThatWasWrittenToHasAnotherTemplate) {
+  const fs::path images = data_dir() / "images";
+  const fs::path original = fs::canonical(images);
+  fs::remove(images);
+  fs::create_directory(images);
+  for (const auto& entry : fs::directory_iterator(original)) {
+    if (entry.path().filename().string().starts_with("tiny"))
+      fs::copy(entry.path(), images / entry.path().filename(), fs::copy_options::recursive);
+  }
+  (void)Vm::boot();
+  EXPECT_EQ(templates().size(), 1U);
+  const fs::path disk = ImageStore().find("tiny", host_architecture())->image.disk;
+  fs::last_write_time(disk, fs::last_write_time(disk) - 1s);
+  (void)Vm::boot();
+  EXPECT_EQ(templates().size(), 2U);
 }
 
 TEST_F(TemplateTest, NamesPortsAndHostNamesShareATemplate) {
@@ -61,11 +105,33 @@ TEST_F(TemplateTest, NamesPortsAndHostNamesShareATemplate) {
 }
 
 TEST_F(TemplateTest, DamagedTemplateIsMadeAnew) {
+  const fs::path report = folder_.path() / "report";
+  const Variable reports("VMTEST_REPORT", report.string());
+  const auto change_a_byte = [](const fs::path& file, std::string_view from, std::string_view to) {
+    std::string content = read_file(file);
+    const std::size_t at = content.find(from);
+    ASSERT_NE(at, std::string::npos) << file;
+    content.replace(at, from.size(), to);
+    write_file(file, content);
+  };
   (void)Vm::boot();
-  fs::resize_file(templates().at(0).folder / "memory", 4096);
-  Vm vm = Vm::boot();
-  EXPECT_TRUE(vm.forked());
-  EXPECT_EQ(TemplateStore().verify(templates().at(0)), "");
+  const std::map<std::string, std::function<void(const fs::path&)>> damages = {
+      {"memory has another size than when it was published",
+       [](const fs::path& tmpl) { fs::resize_file(tmpl / "memory", 4096); }},
+      {"state was changed after it was published", [&](const fs::path& tmpl) { change_a_byte(tmpl / "state", "QEVM", "QEVN"); }},
+      {"its manifest is not what was published",
+       [&](const fs::path& tmpl) { change_a_byte(tmpl / "manifest.json", "\"mac_address\": \"5", "\"mac_address\": \"0"); }}};
+  for (const auto& [why, damage] : damages) {
+    fs::remove(report);
+    damage(templates().at(0).folder);
+    Vm vm = Vm::boot();
+    EXPECT_TRUE(vm.forked());
+    EXPECT_EQ(TemplateStore().verify(templates().at(0)), "");
+    // The boot is counted with its reason, and the VM's own story has it.
+    EXPECT_NE(read_file(report).find("in place of a damaged one: " + why), std::string::npos) << read_file(report);
+    EXPECT_EQ(vm.timeline().events().front().what, "damaged template");
+    EXPECT_NE(vm.timeline().events().front().detail.find(why), std::string::npos) << vm.timeline().events().front().detail;
+  }
 }
 
 TEST_F(TemplateTest, TemplateThatDoesNotContinueIsRemoved) {
@@ -116,6 +182,7 @@ TEST_F(TemplateTest, PreparationMayForkAndGoBack) {
                                       EXPECT_EQ(child.run("cat /dev/shm/file").out, "prepared\n");
                                       guest.snapshot("prepared");
                                       guest.run("echo later > /dev/shm/file");
+                                      EXPECT_EQ(child.run("cat /dev/shm/file").out, "prepared\n") << "a page written later";
                                       guest.restore("prepared");
                                       EXPECT_EQ(guest.run("cat /dev/shm/file").out, "prepared\n");
                                       return true;
@@ -161,6 +228,35 @@ TEST_F(TemplateTest, FullDiskBootsInstead) {
   EXPECT_EQ(::umount2(home.c_str(), MNT_DETACH), 0);
 }
 
+TEST_F(TemplateTest, DiskThatFillsUpUnderTheGuestsMemoryBootsInstead) {
+  const fs::path images = fs::read_symlink(data_dir() / "images");
+  const fs::path home = folder_.path() / "full";
+  fs::create_directories(home);
+  if (::mount("tmpfs", home.c_str(), "tmpfs", 0, "size=700m") != 0) GTEST_SKIP() << "mounting a small file system needs root";
+  {
+    const Variable here("VMTEST_HOME", home.string());
+    const Variable mode("VMTEST_FORK", "auto");
+    fs::create_directories(data_dir());
+    fs::create_directory_symlink(images, data_dir() / "images");
+    const auto driver = std::make_shared<testing::AlteredQemu>();
+    driver->after_start = [&](const VmHandle&, const MachineConfig& machine) {
+      if (!machine.memory_file) return;
+      // Somebody else takes all that is left, which the look beforehand cannot know.
+      std::ofstream other(home / "other");
+      const std::string block(1 << 20, 'x');
+      while (other.write(block.data(), static_cast<std::streamsize>(block.size())).flush()) {
+      }
+    };
+    VmOptions options;
+    options.driver = driver;
+    Vm vm = Vm::boot({}, options);
+    EXPECT_FALSE(vm.forked());
+    EXPECT_NE(vm.boot_reason().find("ran full, where the guest's memory is kept"), std::string::npos) << vm.boot_reason();
+    EXPECT_TRUE(vm.exec("true").ok());
+  }
+  EXPECT_EQ(::umount2(home.c_str(), MNT_DETACH), 0);
+}
+
 TEST_F(TemplateTest, DiskThatFillsUpWhilePublishingBootsInstead) {
   fs::create_directories(cache_dir());
   // There is room for the guest's memory where its VM runs, and none where its template goes.
@@ -181,13 +277,27 @@ TEST_F(TemplateTest, DiskThatFillsUpWhilePublishingBootsInstead) {
 
 TEST_F(TemplateTest, ForksAreChargedWhatTheyTake) {
   (void)Vm::boot({.memory_mib = 1024});
-  const Vm vm = Vm::boot({.memory_mib = 1024});
-  unsigned charged = 0;
-  for (const VmResources& other : Ledger().admitted()) {
-    if (other.name == vm.name()) charged = other.memory_mib;
+  const auto charged = [](const Vm& vm) {
+    for (const VmResources& other : Ledger().admitted()) {
+      if (other.name == vm.name()) return other.memory_mib;
+    }
+    return 0U;
+  };
+  const auto written = [](const Vm& vm) {
+    const std::string text = read_file("/proc/" + std::to_string(testing::hypervisor_of(vm.handle())) + "/smaps_rollup");
+    return static_cast<unsigned>(std::stoul(text.substr(text.find("Private_Dirty:") + 14)) / 1024);
+  };
+  {
+    Vm vm = Vm::boot({.memory_mib = 1024});
+    const unsigned takes = written(vm);
+    EXPECT_GE(charged(vm), takes);
+    EXPECT_LE(charged(vm), 2 * takes + 64);
+    vm.run("dd if=/dev/urandom of=/dev/shm/ballast bs=1M count=100 2> /dev/null");
   }
-  EXPECT_GT(charged, 64U);
-  EXPECT_LT(charged, 700U);
+  // That is remembered: the next may do the same.
+  const Vm vm = Vm::boot({.memory_mib = 1024});
+  EXPECT_GE(charged(vm), written(vm) + 100);
+  EXPECT_LT(charged(vm), 1024U);
 }
 
 TEST_F(TemplateTest, TwoThatWantTheSameTemplateMakeItOnce) {

@@ -14,6 +14,8 @@ struct VmExit {
   bool orderly = false;
   /// Whether stop() had to end it by a signal: the guest did not power off in time, or was not to be asked.
   bool forced = false;
+  /// The signal that ended the hypervisor, 0 when none did.
+  int signal = 0;
 };
 
 }  // namespace vmtest

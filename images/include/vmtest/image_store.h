@@ -63,6 +63,8 @@ class ImageStore {
   bool remove(std::string_view name, Architecture architecture) const;
   /// Removes what killed builds left, and nothing of those under way. Returns how many folders that were.
   std::size_t remove_leftovers() const;
+  /// How many of them there are.
+  [[nodiscard]] std::size_t count_leftovers() const;
 
   /// The images that can be built.
   [[nodiscard]] static std::vector<ImageRecipe> recipes();

@@ -9,7 +9,7 @@
 namespace vmtest {
 
 /// An exclusive lock on a file, held until this goes out of scope or the process ends (flock(2)). The file is made when it
-/// is not there, and stays.
+/// is not there, and stays; only who holds the lock may remove it.
 class FileLock {
  public:
   /// Takes the lock unless somebody holds it.
