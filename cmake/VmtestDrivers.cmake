@@ -21,18 +21,27 @@ function(vmtest_driver_environment driver result)
   set(${result} ${environment} PARENT_SCOPE)
 endfunction()
 
-# vmtest_driver_test(DRIVER TARGET [TIMEOUT SECONDS] [FILTER FILTER]): all tests of a program, or some, over a driver, as one test.
+# vmtest_driver_test(DRIVER TARGET [LONG] [TIMEOUT SECONDS] [PROCESSORS N] [FILTER FILTER]): all tests of a program, or some, over a
+# driver, as one test. LONG: it is run by `ctest -C long` only.
 function(vmtest_driver_test driver target)
-  cmake_parse_arguments(DRIVER "" "TIMEOUT;FILTER" "" ${ARGN})
+  cmake_parse_arguments(DRIVER "LONG" "TIMEOUT;PROCESSORS;FILTER" "" ${ARGN})
   if(NOT DRIVER_FILTER)
     set(DRIVER_FILTER *)
+  endif()
+  if(NOT DRIVER_PROCESSORS)
+    set(DRIVER_PROCESSORS 1)
   endif()
   vmtest_driver_environment(${driver} environment)
   if(NOT environment)
     return()
   endif()
-  add_test(NAME driver_${driver}.${target} COMMAND ${target} --gtest_filter=${DRIVER_FILTER})
+  set(configurations)
+  if(DRIVER_LONG)
+    set(configurations CONFIGURATIONS long)
+  endif()
+  add_test(NAME driver_${driver}.${target} COMMAND ${target} --gtest_filter=${DRIVER_FILTER} ${configurations})
   set_tests_properties(driver_${driver}.${target} PROPERTIES LABELS vm TIMEOUT ${DRIVER_TIMEOUT} COST ${DRIVER_TIMEOUT}
+    PROCESSORS ${DRIVER_PROCESSORS}
     ENVIRONMENT "${environment};VMTEST_SUPERVISOR=$<TARGET_FILE:vmtest_supervisor>"
     SKIP_REGULAR_EXPRESSION "\\[  PASSED  \\] 0 tests")
 endfunction()

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <net/if.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -302,6 +303,19 @@ TEST_P(DriverContract, StopKeepsItsTime) {
     EXPECT_EQ(driver_->state(vm), VmState::Stopped);
     driver_->destroy(vm);
   }
+}
+
+TEST_P(DriverContract, StopOfOneThatHangsKeepsItsTime) {
+  const VmHandle vm = start();
+  const std::vector<pid_t> processes = GetParam().processes(vm);
+  if (processes.empty()) GTEST_SKIP() << "it has no processes";
+  for (const pid_t pid : processes) EXPECT_TRUE(pid == vm.supervisor_pid || ::kill(pid, SIGSTOP) == 0);
+  const auto begin = std::chrono::steady_clock::now();
+  (void)driver_->stop(vm, 500ms);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 500ms + 1s);
+  EXPECT_EQ(driver_->state(vm), VmState::Stopped);
+  const auto runs = [&](pid_t pid) { return pid != vm.supervisor_pid && process_start_time(pid); };
+  EXPECT_TRUE(wait_until([&] { return std::none_of(processes.begin(), processes.end(), runs); }, soon())) << "something runs on";
 }
 
 TEST_P(DriverContract, SuspendedVmCanBeStopped) {

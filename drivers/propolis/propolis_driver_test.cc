@@ -120,6 +120,7 @@ TEST_F(PropolisDriverTest, ServerThatAnswersGarbage) {
 TEST_F(PropolisDriverTest, RefusalOfAnUnknownForm) {
   use_server_that("array");
   EXPECT_SAYS(failure_to_start(machine()), R"((500): ["the outer reason", "the inner reason"])");
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
 }
 
 TEST_F(PropolisDriverTest, ReasonThatIsOnlyInTheServersLog) {
@@ -127,6 +128,7 @@ TEST_F(PropolisDriverTest, ReasonThatIsOnlyInTheServersLog) {
   const std::string why = failure_to_start(machine());
   EXPECT_SAYS(why, "(500): Internal Server Error");
   EXPECT_SAYS(why, "error_message_internal: no such viona device");
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
 }
 
 TEST_F(PropolisDriverTest, ServerThatAborts) {
@@ -134,6 +136,7 @@ TEST_F(PropolisDriverTest, ServerThatAborts) {
   const std::string why = failure_to_start(machine());
   EXPECT_SAYS(why, "propolis-server ended with signal 6");
   EXPECT_SAYS(why, "its own last words");
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
 }
 
 TEST_F(PropolisDriverTest, ServerThatDiesBetweenEnsureAndRun) {
@@ -142,11 +145,22 @@ TEST_F(PropolisDriverTest, ServerThatDiesBetweenEnsureAndRun) {
   EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
 }
 
+TEST_F(PropolisDriverTest, GuestThatPowersOffBeforeAnybodySawItRunHasRun) {
+  use_server_that("powers-off-at-once");
+  (void)driver_.start(prepare(), machine());
+  EXPECT_EQ(driver_.state(*vm_), VmState::Stopped);
+  const auto exit = driver_.wait_exit(*vm_, 20s);
+  ASSERT_TRUE(exit);
+  EXPECT_TRUE(exit->orderly) << exit->how;
+  EXPECT_FALSE(has_interface());
+}
+
 TEST_F(PropolisDriverTest, ServerOfAnotherVersion) {
   use_server_that("old");
   const std::string why = failure_to_start(machine());
   EXPECT_SAYS(why, "speaks neither version 5.0.0 nor 1.0.0");
   EXPECT_SAYS(why, "server does not support this API version");
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
 }
 
 TEST_F(PropolisDriverTest, ServerWhosePortWasTakenIsStartedOnAnother) {

@@ -20,6 +20,8 @@ namespace fs = std::filesystem;
 
 /// Of a disk with a kernel and an initramfs, some 50 MiB.
 constexpr std::chrono::seconds kDiskTime{60};
+/// From the end of its server to the keeper's own.
+constexpr std::chrono::seconds kKeeperEndTime{3};
 
 VmState state_of(State state) {
   switch (state) {
@@ -144,11 +146,16 @@ void PropolisVm::launch(const MachineConfig& machine) {
   process.log_file = "propolis-keeper.log";
   write_file(handle().work_dir / process.log_file, "", 0600);
   spawn(std::move(process), [&] {
-    await_up([&] {
-      const VmState now = running_state(Deadline::after(kAnswerTime));
-      // Who powers off at once has run.
-      return now == VmState::Running || now == VmState::Stopped;
-    });
+    try {
+      await_up([&] {
+        const VmState now = running_state(Deadline::after(kAnswerTime));
+        return now == VmState::Running || now == VmState::Stopped;
+      });
+    } catch (const Error&) {
+      // Who powers off at once has run, whether or not the server could be asked in between.
+      const auto exit = wait_exit(kKeeperEndTime);
+      if (!exit || !exit->orderly) throw;
+    }
   });
 }
 

@@ -116,6 +116,7 @@ FileDescriptor RouterDriver::connect_agent(const VmHandle& vm, const Deadline& d
 void RouterDriver::attach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) {
   hotplug_of(driver_of(vm)).attach_disk(vm, disk, deadline);
 }
+bool RouterDriver::shows_serial_numbers(const VmHandle& vm) const { return hotplug_of(driver_of(vm)).shows_serial_numbers(vm); }
 PluggedNic RouterDriver::attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) {
   return hotplug_of(driver_of(vm)).attach_nic(vm, nic, deadline);
 }

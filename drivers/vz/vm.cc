@@ -1,5 +1,6 @@
 #include "vz/vm.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -92,6 +93,9 @@ void VzVm::launch(const MachineConfig& machine) {
   if (continues) {
     with_context("cannot continue from " + machine.restore_from.string(), [&] {
       if (const auto why = host.why_not("save-restore")) throw Unsupported(*why);
+      if (std::any_of(machine.disks.begin(), machine.disks.end(), [](const DiskConfig& disk) { return disk.hotplug_port; })) {
+        throw Unsupported("it is not known whether a saved state has the USB disks that were plugged in");
+      }
       fs::copy_file(identifier_beside(machine.restore_from), handle().work_dir / kMachineIdentifier,
                     fs::copy_options::overwrite_existing);
     });
@@ -117,6 +121,9 @@ void VzVm::launch(const MachineConfig& machine) {
       });
     } else {
       api_.boot(deadline);
+      for (const DiskConfig& disk : machine.disks) {
+        if (disk.hotplug_port) api_.attach_usb_disk(usb_disk(disk), deadline);
+      }
     }
     const VmState now = running_state(Deadline::after(kAnswerTime));
     if (now != VmState::Running) throw Error("the VZ helper started, but its VM is " + std::string(to_string(now)));

@@ -102,6 +102,8 @@ json vm_config(const MachineConfig& machine, const Paths& paths, Identifier iden
   }
   config["disks"] = json::array();
   for (const DiskConfig& disk : machine.disks) {
+    // Plugged in once it runs, since only what was plugged in so can be taken out.
+    if (disk.hotplug_port) continue;
     json entry = image(disk);
     entry["type"] = "virtio-blk";
     if (!disk.serial.empty()) entry["id"] = disk.serial;

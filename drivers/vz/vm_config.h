@@ -30,8 +30,8 @@ inline constexpr std::uint32_t kAgentPort = 5252;
 /// Whether the host's system has identifiers of machines (macOS 13), without which a state cannot be restored.
 enum class Identifier { Offered, Missing };
 
-/// The body of vm.create: a pure function, nothing is looked up. Throws Unsupported for what the framework does not have: disks
-/// but raw ones, a BIOS, networks but its NAT, a display by VNC, memory in a file of ours.
+/// The body of vm.create, without disks that are plugged in: a pure function, nothing is looked up. Throws Unsupported for what
+/// the framework does not have: disks but raw ones, a BIOS, networks but its NAT, a display by VNC, memory in a file of ours.
 [[nodiscard]] nlohmann::json vm_config(const MachineConfig& machine, const Paths& paths, Identifier identifier);
 /// The body of vm.attach-usb-disk.
 [[nodiscard]] nlohmann::json usb_disk(const DiskConfig& disk);

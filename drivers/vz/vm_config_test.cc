@@ -23,7 +23,8 @@ MachineConfig full_machine() {
   machine.command_line = "console=ttyS0,115200 root=LABEL=root quiet";
   machine.disks = {{.path = "/vm/root.raw", .format = DiskFormat::Raw, .id = "root"},
                    {.path = "/vm/seed.iso", .format = DiskFormat::Raw, .read_only = true, .id = "seed"},
-                   {.path = "/vm/data0.raw", .format = DiskFormat::Raw, .id = "data0", .serial = "precious"}};
+                   {.path = "/vm/data0.raw", .format = DiskFormat::Raw, .id = "data0", .serial = "precious"},
+                   {.path = "/vm/plugged0.raw", .format = DiskFormat::Raw, .id = "plugged0", .hotplug_port = 0}};
   machine.nics = {{.mac_address = "52:54:00:12:34:56"}};
   machine.agent_channel = true;
   machine.hotplug_ports = 1;

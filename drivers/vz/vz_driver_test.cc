@@ -159,6 +159,24 @@ TEST_F(VzDriverTest, UsbDiskComesAndGoes) {
   EXPECT_EQ(driver_.state(*vm_), VmState::Running);
 }
 
+TEST_F(VzDriverTest, UsbDiskIsThereAgainAfterARestartAndCanBeTakenOut) {
+  MachineConfig pluggable = machine();
+  pluggable.hotplug_ports = 1;
+  pluggable.disks = {{.path = folder_.path() / "disk.raw", .format = DiskFormat::Raw, .id = "plugged0", .hotplug_port = 0}};
+  write_file(pluggable.disks.front().path, std::string(1 << 20, '\0'));
+  (void)driver_.start(prepare(), pluggable);
+  driver_.hotplug()->detach_disk(*vm_, pluggable.disks.front(), Deadline::after(20s));
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+}
+
+TEST_F(VzDriverTest, StateOfAVmWithUsbDisksIsNotContinued) {
+  MachineConfig again = machine();
+  again.restore_from = folder_.path() / "state";
+  again.disks = {{.path = "/d.raw", .format = DiskFormat::Raw, .id = "plugged0", .hotplug_port = 0}};
+  EXPECT_THROW((void)driver_.start(prepare(), again), Unsupported);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Prepared);
+}
+
 TEST_F(VzDriverTest, MachineWithoutPortsTakesNoUsbDisk) {
   (void)driver_.start(prepare(), machine());
   const DiskConfig disk = {.path = "/d.raw", .format = DiskFormat::Raw, .id = "plugged0", .hotplug_port = 0};

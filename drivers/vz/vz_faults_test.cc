@@ -35,16 +35,33 @@ TEST_F(VzFaultsTest, HelperOfAnotherVersionIsRefused) {
   EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
 }
 
+TEST_F(VzFaultsTest, HelperThatNeverAnswersIsGivenUp) {
+  const std::string why = failure_with("silence");
+  EXPECT_NE(why.find("vmm.ping"), std::string::npos) << why;
+  EXPECT_NE(why.find(": no whole answer in time"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
 TEST_F(VzFaultsTest, AnswerThatIsCutShortIsAnError) {
   const std::string why = failure_with("cut-short");
   EXPECT_NE(why.find("cannot start VM \"probe\""), std::string::npos) << why;
   EXPECT_NE(why.find("vm.create"), std::string::npos) << why;
+  EXPECT_NE(why.find("the answer is no HTTP, or ends in the middle"), std::string::npos) << why;
   EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
 }
 
 TEST_F(VzFaultsTest, AnswerThatIsGarbageIsAnError) {
   const std::string why = failure_with("garbage");
-  EXPECT_NE(why.find("cannot start VM \"probe\""), std::string::npos) << why;
+  EXPECT_NE(why.find("vm.create"), std::string::npos) << why;
+  EXPECT_NE(why.find("the answer is no HTTP, or ends in the middle"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(VzFaultsTest, ReasonsOfARefusalAreQuoted) {
+  const std::string why = failure_with("errors");
+  EXPECT_NE(why.find("refuses vm.boot (500): cannot boot the VM: VZErrorDomain 1: Internal virtualization error."),
+            std::string::npos)
+      << why;
   EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
 }
 

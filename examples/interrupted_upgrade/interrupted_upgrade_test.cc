@@ -46,11 +46,13 @@ class Upgrade : public vmtest::VmTest {
   }
 };
 
-TEST_F(Upgrade, IsAllOrNothingWhereverThePowerFails) {
+TEST_F(Upgrade, IsAllOrNothingWhereverThePowerFails) try {
   EXPECT_EQ(after_power_failure_at("started"), "version 1\nold data\n");
   EXPECT_EQ(after_power_failure_at("written"), "version 1\nold data\n");
   EXPECT_EQ(after_power_failure_at("switched"), "version 2\nnew data\n");
   EXPECT_EQ(vm().run("cat /srv/product").out, "version 1\nold data\n");  // nothing happened here
+} catch (const vmtest::Unsupported& reason) {
+  GTEST_SKIP() << reason.what();  // not all hypervisors can fork a running VM
 }
 
 TEST_F(Upgrade, Works) {

@@ -30,6 +30,8 @@ class HotplugFacet {
   /// Plugs a disk into its port, DiskConfig::hotplug_port. The guest finds it a moment later. Throws Error with the hypervisor's
   /// words; nothing is plugged in then.
   virtual void attach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) = 0;
+  /// Whether the VM's guest sees the serial number of a disk that is plugged in. Where it does not, a disk with one is refused.
+  [[nodiscard]] virtual bool shows_serial_numbers(const VmHandle& /*vm*/) const { return true; }
   /// Plugs a network card into its port, NicConfig::hotplug_port. For one on a TAP that has no name a network of its own is
   /// taken, nobody else's until it is detached. Throws Unsupported for a kind of connection that this hypervisor cannot plug in.
   [[nodiscard]] virtual PluggedNic attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) = 0;

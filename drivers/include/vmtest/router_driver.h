@@ -74,6 +74,7 @@ class RouterDriver final : public Driver,
                                        const Deadline& deadline) override;
   [[nodiscard]] FileDescriptor connect_agent(const VmHandle& vm, const Deadline& deadline) override;
   void attach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
+  [[nodiscard]] bool shows_serial_numbers(const VmHandle& vm) const override;
   [[nodiscard]] PluggedNic attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
   void detach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
   void detach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;

@@ -49,6 +49,7 @@ class VzDriver final : public SupervisedDriver, private TemplateFacet, private H
 
   // Disks by USB.
   void attach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
+  [[nodiscard]] bool shows_serial_numbers(const VmHandle& /*vm*/) const override { return false; }
   [[nodiscard]] PluggedNic attach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;
   void detach_disk(const VmHandle& vm, const DiskConfig& disk, const Deadline& deadline) override;
   void detach_nic(const VmHandle& vm, const NicConfig& nic, const Deadline& deadline) override;

@@ -1,5 +1,7 @@
-"""A propolis-server that misbehaves: faulty_server.py FAULT run BOOTROM IP:PORT."""
+"""A propolis-server that misbehaves, or whose guest does: faulty_server.py FAULT run BOOTROM IP:PORT."""
 
+import base64
+import hashlib
 import json
 import os
 import socket
@@ -13,6 +15,14 @@ HOST, PORT = sys.argv[4].rsplit(":", 1)
 def answer(connection: socket.socket, status: str, body: str) -> None:
     head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     connection.sendall((head + body).encode())
+
+
+def connect_console(connection: socket.socket, request: str) -> None:
+    """Answers as a WebSocket does, and then that the VM has halted."""
+    key = next(line.split(":", 1)[1].strip() for line in request.split("\r\n") if line.lower().startswith("sec-websocket-key:"))
+    accept = base64.b64encode(hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()).decode()
+    head = f"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: {accept}\r\n\r\n"
+    connection.sendall(head.encode() + b"\x88\x02" + (1001).to_bytes(2, "big"))
 
 
 def serve(connection: socket.socket) -> None:
@@ -47,6 +57,16 @@ def serve(connection: socket.socket) -> None:
             answer(connection, "201 Created", json.dumps({"migrate": None}))
         else:
             os._exit(3)
+
+
+    elif FAULT == "powers-off-at-once":
+        # Nobody gets to ask before it has.
+        if "/serial" in first:
+            connect_console(connection, request.decode())
+        elif "/state-monitor" in first:
+            answer(connection, "200 OK", json.dumps({"gen": 6, "state": "Destroyed"}))
+        else:
+            answer(connection, "201 Created", json.dumps({"migrate": None}))
 
 
 def main() -> int:

@@ -26,7 +26,9 @@ class Handler(socketserver.StreamRequestHandler):
                 length = int(line.split(b":")[1])
         self.rfile.read(length)
         call = request[1].rsplit("/", 1)[-1] if len(request) > 1 else ""
-        if call == "vmm.ping":
+        if FAULT == "silence":
+            self.rfile.read()  # until the client has gone
+        elif call == "vmm.ping":
             self.answer(200, json.dumps({"name": "vmtest-vz-helper", "api": 9 if FAULT == "version" else 1}))
         elif FAULT == "die-before-boot" and call == "vm.boot":
             print("the helper's last words", file=sys.stderr, flush=True)
@@ -35,6 +37,8 @@ class Handler(socketserver.StreamRequestHandler):
             self.answer(200, '{"half":', cut=100)
         elif FAULT == "garbage" and call == "vm.create":
             self.wfile.write(b"\x00\x01 this is no HTTP\r\n\r\n")
+        elif FAULT == "errors" and call == "vm.boot":
+            self.answer(500, json.dumps(["cannot boot the VM", "VZErrorDomain 1: Internal virtualization error."]))
         elif FAULT == "own-error" and call == "vm.create":
             self.answer(500, "an error of its own kind")
         elif FAULT == "never-runs" and call == "vm.info":

@@ -64,6 +64,16 @@ class ProtocolTest(HelperTestCase):
         self.addCleanup(second.kill)
         wait_for("the second helper", helper.listens)
 
+    def test_names_a_path_that_is_too_long_for_a_socket(self) -> None:
+        path = "/tmp/" + "s" * 110
+        result = subprocess.run([ARM64, "--api-socket", path], capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(result.returncode, 1)
+        self.assertRegex(result.stderr, "the path of a Unix socket has up to [0-9]+ bytes: /tmp/sss")
+        helper = self.start()
+        serial = {"type": "socket", "socket": path, "log": str(helper.folder / "log")}
+        self.refused(helper, 400, "vm.create", self.vm(helper, serial=serial), saying="serial.socket: has 115 bytes")
+        helper.put("vm.create", self.vm(helper))
+
     def test_names_what_is_wrong_with_its_options(self) -> None:
         result = subprocess.run([ARM64, "--api"], capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual(result.returncode, 2)
