@@ -49,6 +49,7 @@ json with_parts_of(const VmConfig& machine, json saved) {
     put(net, "tap", own.tap);
     put(net, "ip", own.ip);
     put(net, "mask", own.mask);
+    put(net, "host_mac", own.host_mac);
   }
   saved["net"] = nets;
   if (machine.serial.mode == ConsoleConfig::Mode::File) saved["serial"]["file"] = machine.serial.path.string();

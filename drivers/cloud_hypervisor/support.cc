@@ -50,6 +50,7 @@ Support CloudHypervisorDriver::support(Capability capability) const {
     case Capability::MemoryBalloon:
     case Capability::DiskResize:
     case Capability::Counters:
+    case Capability::LiveMigration:
       return by_api();
     case Capability::Tap:
       return tap_support();
@@ -74,8 +75,6 @@ Support CloudHypervisorDriver::support(Capability capability) const {
     case Capability::VirtioFs:
     case Capability::ReadOnlyShare:
       return shared_folder_support();
-    case Capability::LiveMigration:
-      return not_built("by vm.send-migration");
     case Capability::Vfio:
       return not_built("by vm.add-device");
     case Capability::Vdpa:

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "companions/companions.h"
+#include "network/tap.h"
 #include "vmtest/error.h"
 
 namespace vmtest::cloud_hypervisor {
@@ -26,8 +27,11 @@ ImageType image_type(DiskFormat format) {
 /// The host's on a TAP that is made, if any.
 void give_address(NetConfig& net, const std::string& host_address) {
   if (host_address.empty()) return;
+  // Not named: a VM migrates into a process that has its own before the first one's is gone.
+  net.tap.clear();
   net.ip = host_address;
   net.mask = kTapMask;
+  net.host_mac = host_mac_of(host_address);
 }
 
 PayloadConfig payload(const MachineConfig& machine) {
@@ -92,8 +96,7 @@ VmConfig vm_config(const MachineConfig& machine, const Paths& paths) {
   if (machine.random_number_generator) config.rng_src = kRandom;
   if (machine.memory_balloon) config.balloon = BalloonConfig{};
   config.serial = {ConsoleConfig::Mode::File, paths.work_dir / kConsoleLog};
-  if (machine.agent_channel)
-    config.vsock = VsockConfig{.cid = kGuestCid, .socket = paths.runtime_dir / kVsockSocket, .id = "vsock0"};
+  if (machine.agent_channel) config.vsock = VsockConfig{.cid = kGuestCid, .socket = kVsockSocket, .id = "vsock0"};
   validate(machine.shared_folders);
   for (const SharedFolderConfig& folder : machine.shared_folders) {
     const std::size_t place = config.fs.size();

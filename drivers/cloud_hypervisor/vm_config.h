@@ -77,11 +77,13 @@ struct DiskConfig {
 };
 
 struct NetConfig {
-  /// A TAP that is there, or is made and gone with the VM.
-  std::string tap;
+  /// A TAP that is there. Empty: one is made, and gone with the process.
+  std::string tap = {};
   /// The host's address on a TAP that is made.
   std::string ip = {};
   std::string mask = {};
+  /// The host's MAC address on it.
+  std::string host_mac = {};
   /// The guest's.
   std::string mac = {};
   std::string id = {};
@@ -151,6 +153,8 @@ struct Paths {
 
 /// Names of the files in those folders.
 inline constexpr const char* kConsoleLog = "console.log";
+/// Where the process makes it, each in a folder of its own: a VM that migrates keeps its description, and no two processes can
+/// bind to one path.
 inline constexpr const char* kVsockSocket = "vsock.sock";
 /// The guest's address on vsock, where its agent listens.
 inline constexpr std::uint32_t kGuestCid = 3;

@@ -166,15 +166,17 @@ void SupervisedVm::move_to_second_process(SupervisedProcess second, const std::f
   second.name = std::string(program_.process) + "-next";
   const pid_t pid = supervisor_->spawn(second);
   const auto process = std::make_shared<FileDescriptor>(supervisor::try_open_pidfd(pid));
+  // The first one may end by itself as soon as the guest has arrived.
+  meanwhile_ = VmState::Running;
+  continues_ = true;
   try {
     move([&](const std::function<bool()>& is_up) {
       await(is_up, [&] { return wait_readable(process->get(), Deadline::after(kLaunchPoll)); });
     });
   } catch (const std::exception&) {
+    continues_ = false;
     give_up(second.name, "while the guest was on its way to it");
   }
-  meanwhile_ = VmState::Running;
-  continues_ = true;
   try {
     end_first();
     if (!supervisor_->wait_exit(program_.process, kEndTime)) {

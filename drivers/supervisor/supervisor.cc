@@ -215,7 +215,8 @@ json Supervisor::spawn(const json& request) {
   const FileDescriptor output = open_file(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
   ProcessOptions process;
   process.argv = request.at("argv").get<std::vector<std::string>>();
-  process.working_directory = options_.work_dir;
+  const std::string directory = request.value("directory", std::string());
+  process.working_directory = directory.empty() ? options_.work_dir : fs::path(directory);
   process.standard_output = output.get();
   process.standard_error = output.get();
   for (const auto& [held, number] : request.at("descriptors").get<std::vector<std::pair<std::string, int>>>()) {

@@ -182,6 +182,7 @@ pid_t SupervisorConnection::spawn(const SupervisedProcess& process) {
       {"name", process.name},
       {"argv", process.argv},
       {"log", process.log_file},
+      {"directory", process.directory.string()},
       {"descriptors", process.descriptors},
       {"epilogue", process.epilogue},
       {"needed_by", process.needed_by}}.dump()));

@@ -14,7 +14,7 @@ namespace cloud_hypervisor {
 class ApiVm;
 }
 
-/// Drives Cloud Hypervisor (https://www.cloudhypervisor.org), v52 or newer: its program is VMTEST_CLOUD_HYPERVISOR, else
+/// Drives Cloud Hypervisor (https://www.cloudhypervisor.org), v51 or newer: its program is VMTEST_CLOUD_HYPERVISOR, else
 /// `cloud-hypervisor` in PATH. x86_64 and aarch64 guests by KVM. It has no network of its own: a card is on a TAP, which it
 /// makes.
 ///
@@ -27,7 +27,8 @@ class CloudHypervisorDriver final : public SupervisedDriver,
                                     private TemplateFacet,
                                     private HotplugFacet,
                                     private ResizeFacet,
-                                    private InspectionFacet {
+                                    private InspectionFacet,
+                                    private MigrationFacet {
  public:
   enum class Mode { Api, CommandLine };
   explicit CloudHypervisorDriver(Mode mode = Mode::Api);
@@ -40,6 +41,7 @@ class CloudHypervisorDriver final : public SupervisedDriver,
   [[nodiscard]] HotplugFacet* hotplug() override { return mode_ == Mode::Api ? this : nullptr; }
   [[nodiscard]] ResizeFacet* resizing() override { return mode_ == Mode::Api ? this : nullptr; }
   [[nodiscard]] InspectionFacet* inspection() override { return mode_ == Mode::Api ? this : nullptr; }
+  [[nodiscard]] MigrationFacet* migration() override { return mode_ == Mode::Api ? this : nullptr; }
 
  private:
   [[nodiscard]] std::unique_ptr<SupervisedVm> make_vm(const VmHandle& vm, std::shared_ptr<SupervisorConnection> supervisor,
@@ -70,6 +72,8 @@ class CloudHypervisorDriver final : public SupervisedDriver,
   [[nodiscard]] std::vector<Counter> counters(const VmHandle& vm, const Deadline& deadline) override;
   void inject_nmi(const VmHandle& vm, const Deadline& deadline) override;
   void dump_memory(const VmHandle& vm, const std::filesystem::path& file, const Deadline& deadline) override;
+
+  MigrationReport migrate(const VmHandle& vm, const MachineConfig& machine, const Deadline& deadline) override;
 
   const Mode mode_;
 };

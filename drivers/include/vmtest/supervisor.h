@@ -36,6 +36,8 @@ struct SupervisedProcess {
   std::vector<std::string> argv;
   /// File below work_dir that receives its standard output and error.
   std::string log_file;
+  /// Its working directory, which must be there; empty: the VM's work_dir.
+  std::filesystem::path directory = {};
   /// Descriptors given before with hold(), and the number each has in the process (3 and up).
   std::vector<std::pair<std::string, int>> descriptors = {};
   /// Run when the process has ended, however it ended, before its end is told of or its VM's folders go: it undoes what the
