@@ -58,6 +58,7 @@ MigrationReport ApiVm::migrate(const MachineConfig& machine, const Deadline& dea
                  path_option(next_events)};
   second.log_file = kLog;
   second.directory = folder;
+  second.serial = kSerialSocket;
   const ApiClient target(folder / kApiSocket);
   const fs::path meeting = folder / "migration.sock";
   const std::string url = "unix:" + meeting.string();
@@ -70,8 +71,6 @@ MigrationReport ApiVm::migrate(const MachineConfig& machine, const Deadline& dea
   MigrationReport report;
   bool sent = false;
   std::future<void> arrival;
-  // The second process begins its log anew.
-  put_console_aside();
   try {
     move_to_second_process(
         std::move(second),
@@ -103,7 +102,6 @@ MigrationReport ApiVm::migrate(const MachineConfig& machine, const Deadline& dea
     const std::string words = last_lines(read_file_tail(handle().work_dir / kLog, kLogBytes), kLogLines);
     if (sent) await_return();
     std::error_code ignored;
-    fs::rename(handle().work_dir / kConsoleBefore, handle().work_dir / kConsoleLog, ignored);
     fs::remove_all(folder, ignored);
     fs::remove(next_events, ignored);
     try {

@@ -100,14 +100,14 @@ VmExit judge_ending(const Ending& ending) {
 }
 
 CloudHypervisorVm::CloudHypervisorVm(VmHandle handle, std::shared_ptr<SupervisorConnection> supervisor, Owner owner)
-    : SupervisedVm(std::move(handle), std::move(supervisor), owner, {"cloud-hypervisor", "Cloud Hypervisor"}) {}
+    : SupervisedVm(std::move(handle), std::move(supervisor), owner, {kProcess, "Cloud Hypervisor"}) {}
 
 VmConfig CloudHypervisorVm::describe(const MachineConfig& machine) const {
   if (machine.architecture != host_architecture()) {
     throw Unsupported("Cloud Hypervisor runs guests of the host's architecture, " + std::string(to_string(host_architecture())) +
                       ", not " + std::string(to_string(machine.architecture)));
   }
-  Paths paths{handle().work_dir, handle().runtime_dir};
+  Paths paths{handle().runtime_dir};
   if (!machine.nics.empty() && machine.nics.front().tap_name.empty()) paths.gateway = handle().gateway;
   VmConfig config = vm_config(machine, paths);
   for (const NetConfig& net : config.net) {
@@ -127,9 +127,9 @@ SupervisedProcess CloudHypervisorVm::command(const std::vector<std::string>& opt
   fs::remove(handle().runtime_dir / kApiSocket);
   fs::remove(event_file());
   leave_folder();
+  process.serial = kSerialSocket;
   process.directory = make_folder();
   enter_folder(process.directory);
-  put_console_aside();
   return process;
 }
 
@@ -153,9 +153,8 @@ void CloudHypervisorVm::leave_folder() const {
   if (!error) fs::remove_all(socket.parent_path());
 }
 
-void CloudHypervisorVm::put_console_aside() const {
-  const fs::path console = handle().work_dir / kConsoleLog;
-  if (fs::exists(console)) fs::rename(console, handle().work_dir / kConsoleBefore);
+void CloudHypervisorVm::await_console() {
+  await_up([&] { return supervisor().status().consoles.contains(kProcess); });
 }
 
 std::vector<Event> CloudHypervisorVm::events() const {
@@ -185,14 +184,21 @@ void ApiVm::launch(const MachineConfig& machine) {
       const fs::path folder = handle().work_dir / "restore";
       with_context("cannot continue from " + machine.restore_from.string(), [&] {
         lay_out_snapshot(machine.restore_from, adapt(read_description(machine.restore_from), config), folder);
-        api_.restore({.folder = folder, .resume = true}, deadline);
+        continue_from(folder, deadline);
       });
       return;
     }
     write_file(handle().work_dir / "vm.json", to_json(config).dump(2) + "\n", 0600);
     api_.create(config, deadline);
+    await_console();
     api_.boot(deadline);
   });
+}
+
+void ApiVm::continue_from(const fs::path& folder, const Deadline& deadline) {
+  api_.restore({.folder = folder}, deadline);
+  await_console();
+  api_.resume(deadline);
 }
 
 void ApiVm::run(SupervisedProcess process, const std::vector<Companion>& companions, const std::function<void()>& begin) {
@@ -249,7 +255,7 @@ std::chrono::microseconds ApiVm::checkpoint(const fs::path& state_file, const st
                                 run(command({"--api-socket", path_option(handle().runtime_dir / kApiSocket)}, {}), {}, [&] {
                                   const fs::path folder = handle().work_dir / "restore";
                                   lay_out_snapshot(state_file, description, folder);
-                                  api_.restore({.folder = folder, .resume = true}, deadline);
+                                  continue_from(folder, deadline);
                                 });
                               });
   if (!ran) api_.pause(deadline);

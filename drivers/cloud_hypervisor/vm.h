@@ -16,10 +16,11 @@ namespace vmtest::cloud_hypervisor {
 /// The program's path: VMTEST_CLOUD_HYPERVISOR, else `cloud-hypervisor` in PATH. Throws Error when it is not there.
 [[nodiscard]] std::filesystem::path find_cloud_hypervisor();
 
+/// Its name among the supervisor's processes.
+inline constexpr const char* kProcess = "cloud-hypervisor";
 /// Names of files in the VM's folders.
 inline constexpr const char* kApiSocket = "api.sock";
 inline constexpr const char* kLog = "cloud-hypervisor.log";
-inline constexpr const char* kConsoleBefore = "console-before.log";
 
 /// "53.0.0": throws when it is too old, or no version.
 void require_version(const std::string& version);
@@ -55,8 +56,8 @@ class CloudHypervisorVm : public SupervisedVm {
   void enter_folder(const std::filesystem::path& folder) const;
   /// Removes the folder that they lead into, if any.
   void leave_folder() const;
-  /// A process begins its console's log anew. What an earlier one printed is worth a look.
-  void put_console_aside() const;
+  /// Returns when the supervisor listens to the guest's serial port: until v53 what a guest prints before that is lost.
+  void await_console();
   /// All that the event monitor has said since the start.
   [[nodiscard]] std::vector<Event> events() const;
   [[nodiscard]] bool has_event(const Event& event) const;
@@ -89,6 +90,8 @@ class ApiVm final : public CloudHypervisorVm {
 
   /// Waits until the guest, whose migration failed, is this process' again.
   void await_return() const;
+  /// Restores a snapshot that was laid out there.
+  void continue_from(const std::filesystem::path& folder, const Deadline& deadline);
   /// Starts Cloud Hypervisor, which has no VM until `begin` makes one.
   void run(SupervisedProcess process, const std::vector<Companion>& companions, const std::function<void()>& begin);
 

@@ -95,7 +95,7 @@ VmConfig vm_config(const MachineConfig& machine, const Paths& paths) {
   }
   if (machine.random_number_generator) config.rng_src = kRandom;
   if (machine.memory_balloon) config.balloon = BalloonConfig{};
-  config.serial = {ConsoleConfig::Mode::File, paths.work_dir / kConsoleLog};
+  config.serial = {ConsoleConfig::Mode::Socket, kSerialSocket};
   if (machine.agent_channel) config.vsock = VsockConfig{.cid = kGuestCid, .socket = kVsockSocket, .id = "vsock0"};
   validate(machine.shared_folders);
   for (const SharedFolderConfig& folder : machine.shared_folders) {

@@ -143,18 +143,15 @@ struct VmConfig {
 
 /// Names and places of a VM that its machine does not know.
 struct Paths {
-  /// Gets console.log.
-  std::filesystem::path work_dir;
-  /// Gets the sockets.
+  /// Gets the sockets of companions.
   std::filesystem::path runtime_dir;
   /// The host's address on the first card's TAP, which is made; empty when that is there already.
   std::string gateway = {};
 };
 
-/// Names of the files in those folders.
-inline constexpr const char* kConsoleLog = "console.log";
-/// Where the process makes it, each in a folder of its own: a VM that migrates keeps its description, and no two processes can
+/// Where the process makes them, each in a folder of its own: a VM that migrates keeps its description, and no two processes can
 /// bind to one path.
+inline constexpr const char* kSerialSocket = "serial.sock";
 inline constexpr const char* kVsockSocket = "vsock.sock";
 /// The guest's address on vsock, where its agent listens.
 inline constexpr std::uint32_t kGuestCid = 3;

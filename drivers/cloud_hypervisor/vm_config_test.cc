@@ -12,7 +12,7 @@ namespace {
 using nlohmann::json;
 using Words = std::vector<std::string>;
 
-const Paths kPaths{"/vms/web", "/run/vmtest/0123456789", "198.18.0.1"};
+const Paths kPaths{"/run/vmtest/0123456789", "198.18.0.1"};
 
 MachineConfig whole_machine() {
   MachineConfig machine;
@@ -54,7 +54,7 @@ TEST(CloudHypervisorVmConfigTest, WholeRequestBody) {
              "id": "net0"}],
     "rng": {"src": "/dev/urandom"},
     "balloon": {"size": 0, "deflate_on_oom": true},
-    "serial": {"mode": "File", "file": "/vms/web/console.log"},
+    "serial": {"mode": "Socket", "socket": "serial.sock"},
     "console": {"mode": "Off"},
     "vsock": {"cid": 3, "socket": "vsock.sock", "id": "vsock0"}
   })");
@@ -75,7 +75,7 @@ TEST(CloudHypervisorVmConfigTest, WholeCommandLine) {
       "--net", "ip=198.18.0.1,mask=255.255.255.252,host_mac=02:00:c6:12:00:01,mac=52:54:00:12:34:56,id=net0",
       "--rng", "src=/dev/urandom",
       "--balloon", "size=0,deflate_on_oom=on",
-      "--serial", "file=/vms/web/console.log",
+      "--serial", "socket=serial.sock",
       "--console", "off",
       "--vsock", "cid=3,socket=vsock.sock,id=vsock0",
   };
@@ -100,7 +100,7 @@ TEST(CloudHypervisorVmConfigTest, WholeRequestBodyWithSharedFoldersAndTpm) {
     "fs": [
       {"tag": "src", "socket": "/run/vmtest/0123456789/fs0.sock", "num_queues": 1, "queue_size": 1024, "id": "fs0"},
       {"tag": "data", "socket": "/run/vmtest/0123456789/fs1.sock", "num_queues": 1, "queue_size": 1024, "id": "fs1"}],
-    "serial": {"mode": "File", "file": "/vms/web/console.log"},
+    "serial": {"mode": "Socket", "socket": "serial.sock"},
     "console": {"mode": "Off"},
     "tpm": {"socket": "/run/vmtest/0123456789/tpm.sock"}
   })");
@@ -115,7 +115,7 @@ TEST(CloudHypervisorVmConfigTest, WholeCommandLineWithSharedFoldersAndTpm) {
       "--kernel", "/images/tiny/vmlinux",
       "--fs", "tag=src,socket=/run/vmtest/0123456789/fs0.sock,num_queues=1,queue_size=1024,id=fs0",
       "--fs", "tag=data,socket=/run/vmtest/0123456789/fs1.sock,num_queues=1,queue_size=1024,id=fs1",
-      "--serial", "file=/vms/web/console.log",
+      "--serial", "socket=serial.sock",
       "--console", "off",
       "--tpm", "socket=/run/vmtest/0123456789/tpm.sock",
   };
@@ -188,7 +188,7 @@ TEST(CloudHypervisorVmConfigTest, RoomToGrow) {
 TEST(CloudHypervisorVmConfigTest, TapOfTheHostKeepsItsAddress) {
   MachineConfig machine = whole_machine();
   machine.nics.front().tap_name = "tap7";
-  const VmConfig config = vm_config(machine, {"/vms/web", "/run/x", ""});
+  const VmConfig config = vm_config(machine, {"/run/x"});
   EXPECT_EQ(to_json(config)["net"], json::parse(R"([{"tap": "tap7", "mac": "52:54:00:12:34:56", "id": "net0"}])"));
 }
 

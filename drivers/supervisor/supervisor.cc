@@ -30,6 +30,8 @@ using nlohmann::json;
 constexpr std::chrono::seconds kKillTime{10};
 /// Longest wait for an epilogue when the VM ends: halting a zone takes seconds.
 constexpr std::chrono::seconds kEpilogueTime{30};
+/// How soon a hypervisor's serial port is found, which nothing tells of.
+constexpr int kPortPollMilliseconds = 5;
 /// How much of a log's end goes into an exit report.
 constexpr std::size_t kLastWordsBytes = 4096;
 constexpr std::size_t kLastWordsLines = 15;
@@ -50,7 +52,8 @@ void move_file(const fs::path& from, const fs::path& to) {
 
 }  // namespace
 
-Supervisor::Supervisor(Options options, FileDescriptor owner) : options_(std::move(options)) {
+Supervisor::Supervisor(Options options, FileDescriptor owner)
+    : options_(std::move(options)), console_(options_.work_dir / kConsoleLog, options_.runtime_dir / kConsoleSocket) {
   become_reaper();
   signals_ = open_signals({SIGCHLD, SIGTERM, SIGINT, SIGHUP});
   watch_owner(options_.owner_pid, options_.owner_start_time);
@@ -119,8 +122,12 @@ void Supervisor::add_connection(FileDescriptor socket) {
 void Supervisor::wait_for_something() {
   std::vector<pollfd> entries = {{signals_.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}, {owner_process_.get(), POLLIN, 0}};
   for (const Connection& connection : connections_) entries.push_back({connection.socket.get(), POLLIN, 0});
-  if (::poll(entries.data(), entries.size(), -1) < 0 && errno != EINTR) throw_errno("poll");
+  const bool awaits_port = console_.connect();
+  const std::size_t console = entries.size();
+  console_.append_to(entries);
+  if (::poll(entries.data(), entries.size(), awaits_port ? kPortPollMilliseconds : -1) < 0 && errno != EINTR) throw_errno("poll");
 
+  for (std::size_t i = console; i < entries.size(); ++i) console_.serve(entries[i]);
   if (entries[0].revents != 0) {
     for (const int number : read_signals(signals_.get())) {
       if (number == SIGCHLD) continue;
@@ -224,11 +231,20 @@ json Supervisor::spawn(const json& request) {
     if (fd == held_.end()) throw Error("no descriptor \"" + held + "\" is held");
     process.pass_descriptors.emplace_back(fd->second.get(), number);
   }
-  Child child{ChildProcess::start(process), log};
+  const std::string serial = request.value("serial", std::string());
+  if (!serial.empty()) console_.add(name, process.working_directory / serial);
+  std::optional<Child> started;
+  try {
+    started.emplace(Child{ChildProcess::start(process), log});
+  } catch (...) {
+    console_.remove(name);
+    throw;
+  }
+  Child& child = *started;
   child.epilogue = request.value("epilogue", std::vector<std::string>());
   child.needed_by = request.value("needed_by", std::string());
   const pid_t pid = child.process.pid();
-  children_[name] = std::move(child);
+  children_[name] = std::move(*started);
   return {{"ok", true}, {"pid", pid}};
 }
 
@@ -240,6 +256,7 @@ json Supervisor::rename(const std::string& from, const std::string& to) {
   children_.erase(to);
   child.key() = to;
   children_.insert(std::move(child));
+  console_.rename(from, to);
   return {{"ok", true}};
 }
 
@@ -260,6 +277,7 @@ json Supervisor::status() const {
           {"owned", owned},
           {"kept", kept_},
           {"processes", processes},
+          {"consoles", console_.connected()},
           {"ended", ended}};
 }
 
@@ -281,6 +299,7 @@ void Supervisor::reap() {
     if (child.status) continue;
     child.status = poll(child);
     if (!child.status) continue;
+    console_.remove(name);
     end_dependents(name);
     const json event = exit_event(name);
     for (Connection& connection : connections_) {
@@ -389,6 +408,7 @@ void Supervisor::end_processes() {
     if (entry.revents != 0) (void)read_signals(signals_.get());
   }
   finish_epilogues();
+  for (const auto& [name, child] : children_) console_.remove(name);
   children_.clear();
 }
 

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "console_relay.h"
 #include "protocol.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/process.h"
@@ -93,6 +94,7 @@ class Supervisor {
   std::list<Connection> connections_;
   std::map<std::string, FileDescriptor> held_;
   std::map<std::string, Child> children_;
+  ConsoleRelay console_;
   bool kept_ = false;
   bool ending_ = false;
   bool save_evidence_ = false;

@@ -183,6 +183,7 @@ pid_t SupervisorConnection::spawn(const SupervisedProcess& process) {
       {"argv", process.argv},
       {"log", process.log_file},
       {"directory", process.directory.string()},
+      {"serial", process.serial.string()},
       {"descriptors", process.descriptors},
       {"epilogue", process.epilogue},
       {"needed_by", process.needed_by}}.dump()));
@@ -239,8 +240,12 @@ std::optional<SupervisedExit> SupervisorConnection::wait_exit(const std::string&
 SupervisorStatus SupervisorConnection::status() {
   const std::lock_guard lock(mutex_);
   const json reply = json::parse(request(json{{"op", "status"}}.dump()));
-  return {reply.at("name"), reply.at("pid"), reply.at("owned"), reply.at("kept"),
-          reply.at("processes").get<std::map<std::string, pid_t>>()};
+  return {reply.at("name"),
+          reply.at("pid"),
+          reply.at("owned"),
+          reply.at("kept"),
+          reply.at("processes").get<std::map<std::string, pid_t>>(),
+          reply.at("consoles").get<std::set<std::string>>()};
 }
 
 void SupervisorConnection::keep() {

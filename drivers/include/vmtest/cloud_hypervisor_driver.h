@@ -22,7 +22,7 @@ class ApiVm;
 /// and ends, and the guest is told of neither: there is no power button, no pause, no snapshot, no device that comes later.
 ///
 /// Files in the VM's work folder: handle.json, command_line.txt, console.log, events.json (its event monitor),
-/// cloud-hypervisor.log; by the API vm.json (what it was asked to create). Sockets in its runtime folder: api.sock, vsock.sock.
+/// cloud-hypervisor.log; by the API vm.json (what it was asked to create). Sockets in its runtime folder: api.sock, console.sock, vsock.sock.
 class CloudHypervisorDriver final : public SupervisedDriver,
                                     private TemplateFacet,
                                     private HotplugFacet,

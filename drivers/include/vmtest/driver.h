@@ -29,8 +29,6 @@ struct ConsoleEndpoint {
   std::string address;
   /// File that receives everything the guest prints, readable while it runs; empty when there is none.
   std::filesystem::path log;
-  /// Whether each start() begins the log anew, and so does whatever else starts the hypervisor.
-  bool log_begins_anew = false;
 };
 
 /// What kinds of disk file a driver takes.
