@@ -100,7 +100,7 @@ VmExit judge_ending(const Ending& ending) {
 }
 
 CloudHypervisorVm::CloudHypervisorVm(VmHandle handle, std::shared_ptr<SupervisorConnection> supervisor, Owner owner)
-    : SupervisedVm(std::move(handle), std::move(supervisor), owner, {kProcess, "Cloud Hypervisor"}) {}
+    : SupervisedVm(std::move(handle), std::move(supervisor), owner, {kProcess, "Cloud Hypervisor", true}) {}
 
 VmConfig CloudHypervisorVm::describe(const MachineConfig& machine) const {
   if (machine.architecture != host_architecture()) {

@@ -110,8 +110,9 @@ void SupervisedVm::start_companion(const Companion& companion) {
     process.argv = companion.argv;
     process.log_file = companion.name + ".log";
     process.needed_by = program_.process;
-    // The socket listens from now on, so nobody has to wait for it. Only the companion keeps it: who connects when that has ended
-    // is refused.
+    process.restarts = program_.reconnects;
+    // The socket listens from now on, so nobody has to wait for it. It goes with the companion: who connects when that has ended,
+    // and is not started anew, is refused.
     const FileDescriptor listener = listen_unix(companion.socket);
     supervisor_->hold(kCompanionSocket, listener.get());
     process.descriptors = {{kCompanionSocket, kCompanionSocketDescriptor}};

@@ -32,6 +32,9 @@ constexpr std::chrono::seconds kKillTime{10};
 constexpr std::chrono::seconds kEpilogueTime{30};
 /// How soon a hypervisor's serial port is found, which nothing tells of.
 constexpr int kPortPollMilliseconds = 5;
+/// What is to be started anew each time it has served a connection, and ends sooner than a guest can boot, did not serve one.
+constexpr std::chrono::seconds kShortLife{1};
+constexpr int kMostShortLives = 5;
 /// How much of a log's end goes into an exit report.
 constexpr std::size_t kLastWordsBytes = 4096;
 constexpr std::size_t kLastWordsLines = 15;
@@ -243,6 +246,15 @@ json Supervisor::spawn(const json& request) {
   Child& child = *started;
   child.epilogue = request.value("epilogue", std::vector<std::string>());
   child.needed_by = request.value("needed_by", std::string());
+  if (request.value("restarts", false)) {
+    Restart& restart = child.restart.emplace();
+    restart.options = process;
+    for (auto& [fd, number] : restart.options.pass_descriptors) {
+      restart.descriptors.emplace_back(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+      if (!restart.descriptors.back()) throw_errno("cannot keep a descriptor of " + name);
+      fd = restart.descriptors.back().get();
+    }
+  }
   const pid_t pid = child.process.pid();
   children_[name] = std::move(*started);
   return {{"ok", true}, {"pid", pid}};
@@ -298,17 +310,11 @@ void Supervisor::reap() {
   for (auto& [name, child] : children_) {
     if (child.status) continue;
     child.status = poll(child);
-    if (!child.status) continue;
+    if (!child.status || start_anew(name, child)) continue;
     console_.remove(name);
     end_dependents(name);
-    const json event = exit_event(name);
-    for (Connection& connection : connections_) {
-      try {
-        send(connection.socket.get(), event);
-      } catch (const std::exception&) {
-        ::shutdown(connection.socket.get(), SHUT_RDWR);  // gone, or it does not read: poll will tell
-      }
-    }
+    child.restart.reset();
+    tell(exit_event(name));
   }
   reap_strays([this](pid_t pid) {
     return std::any_of(children_.begin(), children_.end(), [pid](const auto& entry) {
@@ -318,11 +324,43 @@ void Supervisor::reap() {
   });
 }
 
+void Supervisor::tell(const json& event) {
+  for (Connection& connection : connections_) {
+    try {
+      send(connection.socket.get(), event);
+    } catch (const std::exception&) {
+      ::shutdown(connection.socket.get(), SHUT_RDWR);  // gone, or it does not read: poll will tell
+    }
+  }
+}
+
+bool Supervisor::start_anew(const std::string& name, Child& child) {
+  if (!child.restart || !child.status->ok() || child.told) return false;
+  const auto client = children_.find(child.needed_by);
+  if (client == children_.end() || client->second.status || client->second.ended || !client->second.cause.is_null()) return false;
+  Restart& restart = *child.restart;
+  const auto now = std::chrono::steady_clock::now();
+  restart.short_lives = now - restart.started < kShortLife ? restart.short_lives + 1 : 0;
+  restart.started = now;
+  if (restart.short_lives > kMostShortLives) return false;
+  try {
+    const FileDescriptor output = open_file(child.log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    restart.options.standard_output = output.get();
+    restart.options.standard_error = output.get();
+    child.process = ChildProcess::start(restart.options);
+  } catch (const std::exception&) {  // its end is told, and who needs it ends
+    return false;
+  }
+  child.status.reset();
+  tell({{"event", "restarted"}, {"name", name}, {"pid", child.process.pid()}});
+  return true;
+}
+
 void Supervisor::end_dependents(const std::string& name) {
   const Child& gone = children_.at(name);
   for (auto& [other, child] : children_) {
     if (child.status || child.ended) continue;
-    if (other == gone.needed_by && !gone.status->ok() && child.cause.is_null()) {
+    if (other == gone.needed_by && (!gone.status->ok() || gone.restart) && child.cause.is_null()) {
       child.cause = exit_event(name);
       ::kill(-child.process.pid(), SIGKILL);
     }

@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <filesystem>
 #include <list>
 #include <map>
@@ -45,9 +46,20 @@ class Supervisor {
     bool owner = false;
     bool wants_end_reply = false;
   };
+  /// How a child is started anew.
+  struct Restart {
+    ProcessOptions options;
+    /// The child's own copies; gone with it, so that who connects to its socket then is refused.
+    std::vector<FileDescriptor> descriptors;
+    std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
+    /// Starts in a row that ended at once.
+    int short_lives = 0;
+  };
   struct Child {
     ChildProcess process;
     std::filesystem::path log;
+    /// None: it is not.
+    std::optional<Restart> restart = std::nullopt;
     /// Set when it has ended and its epilogue has, too.
     std::optional<ExitStatus> status = std::nullopt;
     std::vector<std::string> epilogue = {};
@@ -72,6 +84,9 @@ class Supervisor {
   /// Gives a process the name of one that has ended.
   nlohmann::json rename(const std::string& from, const std::string& to);
   nlohmann::json status() const;
+  void tell(const nlohmann::json& event);
+  /// Starts a child that has ended anew, if it is one for that. Says whether it did.
+  bool start_anew(const std::string& name, Child& child);
   nlohmann::json exit_event(const std::string& name) const;
   void reap();
   /// How a child and its epilogue ended; none while one of them runs.

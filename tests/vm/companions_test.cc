@@ -128,6 +128,24 @@ TEST_F(TpmTest, IsNoneWithoutTheWish) {
   EXPECT_FALSE(other.exec("test -e /dev/tpm0").ok());
 }
 
+class RebootTest : public TpmTest {
+ protected:
+  VmSpec spec() const override {
+    return {.shared_folders = {{.host_path = folder_.path(), .tag = "src", .mount_point = "/srv/src"}}, .tpm = true};
+  }
+
+  TemporaryDirectory folder_;
+};
+
+TEST_F(RebootTest, FindsFolderAndTpmAgain) {
+  vm().run("echo before > /srv/src/before");
+  vm().reboot();
+  vm().run("mkdir -p /root/again && mount -t virtiofs src /root/again && echo after > /root/again/after");
+  EXPECT_EQ(read_file(folder_.path() / "before"), "before\n");
+  EXPECT_EQ(read_file(folder_.path() / "after"), "after\n");
+  EXPECT_EQ(answer("\\200\\001\\000\\000\\000\\014\\000\\000\\001\\173\\000\\010").size(), 40U);
+}
+
 /// Set in the process that is to be killed.
 constexpr const char* kVictim = "VMTEST_COMPANIONS_VICTIM";
 
