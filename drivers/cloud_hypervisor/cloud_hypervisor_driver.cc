@@ -77,9 +77,12 @@ std::string CloudHypervisorDriver::fingerprint(const MachineConfig& machine) con
   for (NicConfig& nic : general.nics) nic.mac_address.clear();
   if (general.uefi) general.uefi->variables.clear();
   general.restore_from.clear();
-  std::string text = to_json(cloud_hypervisor::vm_config(general, {"/"})).dump() + "\n";
+  cloud_hypervisor::Paths paths{"/"};
+  if (machine.boot == BootMode::Uefi && !machine.uefi) paths.firmware = cloud_hypervisor::find_firmware();
+  std::string text = to_json(cloud_hypervisor::vm_config(general, paths)).dump() + "\n";
   text += identity_of_file(fs::canonical(cloud_hypervisor::find_cloud_hypervisor())) + identity_of_processor();
   if (machine.uefi) text += identity_of_file(machine.uefi->code);
+  if (!paths.firmware.empty()) text += identity_of_file(paths.firmware);
   if (!machine.kernel.empty()) text += identity_of_file(machine.kernel);
   if (!machine.initramfs.empty()) text += identity_of_file(machine.initramfs);
   return text;

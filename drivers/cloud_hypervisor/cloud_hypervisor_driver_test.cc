@@ -15,6 +15,7 @@
 
 #include "halting_kernel.h"
 #include "snapshot.h"
+#include "variable.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
@@ -45,6 +46,25 @@ TEST_F(CloudHypervisorDriverTest, ForeignArchitectureIsRefused) {
   foreign.architecture = host_architecture() == Architecture::X86_64 ? Architecture::Aarch64 : Architecture::X86_64;
   EXPECT_THROW((void)driver_.start(prepare(), foreign), Unsupported);
   EXPECT_EQ(driver_.state(*vm_), VmState::Prepared);
+}
+
+TEST_F(CloudHypervisorDriverTest, BootByUefiNeedsFirmwareMadeForIt) {
+  MachineConfig uefi = machine();
+  uefi.boot = BootMode::Uefi;
+  {
+    const testing::Variable none("VMTEST_CLOUD_HYPERVISOR_FIRMWARE", "");
+    EXPECT_EQ(driver_.support(Capability::UefiBoot).kind, Support::Kind::NeedsHost);
+    const std::string why = failure_of([&] { (void)driver_.start(prepare(), uefi); });
+    EXPECT_NE(why.find("get CLOUDHV.fd"), std::string::npos) << why;
+    EXPECT_NE(why.find("set VMTEST_CLOUD_HYPERVISOR_FIRMWARE"), std::string::npos) << why;
+  }
+  // As hypervisor-fw is: a program with a PVH entry.
+  const testing::Variable firmware("VMTEST_CLOUD_HYPERVISOR_FIRMWARE", testing::halting_kernel().string());
+  EXPECT_TRUE(driver_.support(Capability::UefiBoot).supported());
+  (void)driver_.start(*vm_, uefi);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+  EXPECT_NE(read_file(vm_->work_dir / "vm.json").find("\"firmware\": \"" + testing::halting_kernel().string()),
+            std::string::npos);
 }
 
 TEST_F(CloudHypervisorDriverTest, AddressIsThatOfItsTap) {

@@ -21,6 +21,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kProgram = "cloud-hypervisor";
 constexpr const char* kProgramVariable = "VMTEST_CLOUD_HYPERVISOR";
+constexpr const char* kFirmwareVariable = "VMTEST_CLOUD_HYPERVISOR_FIRMWARE";
 constexpr std::size_t kFolderDigits = 4;
 /// Opening disks and loading a kernel, or a guest's whole memory, on a crowded host.
 constexpr std::chrono::seconds kBootTime{60};
@@ -69,6 +70,19 @@ fs::path find_cloud_hypervisor() {
               " names none; Debian has no package, its project publishes a static program");
 }
 
+fs::path find_firmware() {
+  const char* named = std::getenv(kFirmwareVariable);
+  if (named == nullptr || *named == '\0') {
+    throw Unsupported(
+        std::string("Cloud Hypervisor boots by UEFI with firmware made for it only, which Debian has no package of: get "
+                    "CLOUDHV.fd (https://github.com/cloud-hypervisor/edk2/releases) and set ") +
+        kFirmwareVariable + " to its path");
+  }
+  if (::access(named, R_OK) != 0)
+    throw Unsupported(std::string(kFirmwareVariable) + "=" + named + " is no file that can be read");
+  return fs::absolute(named);
+}
+
 void require_version(const std::string& version) {
   char* end = nullptr;
   const long major = std::strtol(version.c_str(), &end, 10);
@@ -109,6 +123,7 @@ VmConfig CloudHypervisorVm::describe(const MachineConfig& machine) const {
   }
   Paths paths{handle().runtime_dir};
   if (!machine.nics.empty() && machine.nics.front().tap_name.empty()) paths.gateway = handle().gateway;
+  if (machine.boot == BootMode::Uefi && !machine.uefi) paths.firmware = find_firmware();
   VmConfig config = vm_config(machine, paths);
   for (const NetConfig& net : config.net) {
     if (net.tap.empty() && net.ip.empty()) throw Error("network card " + net.mac + " is on no TAP");

@@ -34,14 +34,15 @@ void give_address(NetConfig& net, const std::string& host_address) {
   net.host_mac = host_mac_of(host_address);
 }
 
-PayloadConfig payload(const MachineConfig& machine) {
+PayloadConfig payload(const MachineConfig& machine, const std::filesystem::path& own_firmware) {
   switch (machine.boot) {
     case BootMode::Direct:
       if (machine.kernel.empty()) throw Unsupported("Cloud Hypervisor needs a kernel for a direct boot");
       return {.kernel = machine.kernel, .initramfs = machine.initramfs, .cmdline = machine.command_line};
     case BootMode::Uefi:
-      if (!machine.uefi) throw Error("a boot by UEFI needs firmware");
-      return {.firmware = machine.uefi->code};
+      if (machine.uefi) return {.firmware = machine.uefi->code};
+      if (own_firmware.empty()) throw Error("a boot by UEFI needs firmware");
+      return {.firmware = own_firmware};
     case BootMode::Bios:
       break;
   }
@@ -84,7 +85,7 @@ VmConfig vm_config(const MachineConfig& machine, const Paths& paths) {
     config.memory.hotplug_size = (machine.max_memory_mib - machine.memory_mib) * kMib;
     config.memory.hotplug_method = HotplugMethod::VirtioMem;
   }
-  config.payload = payload(machine);
+  config.payload = payload(machine, paths.firmware);
   for (const vmtest::DiskConfig& disk : machine.disks) {
     config.disks.push_back(disk_config(disk));
   }

@@ -147,6 +147,8 @@ struct Paths {
   std::filesystem::path runtime_dir;
   /// The host's address on the first card's TAP, which is made; empty when that is there already.
   std::string gateway = {};
+  /// For a boot by UEFI of a machine that names none.
+  std::filesystem::path firmware = {};
 };
 
 /// Where the process makes them, each in a folder of its own: a VM that migrates keeps its description, and no two processes can

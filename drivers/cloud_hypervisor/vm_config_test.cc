@@ -176,6 +176,17 @@ TEST(CloudHypervisorVmConfigTest, WhatTheMachineDoesNotSayYet) {
   EXPECT_EQ(to_json(config), body);
 }
 
+TEST(CloudHypervisorVmConfigTest, FirmwareIsTheMachinesElseItsOwn) {
+  MachineConfig machine = whole_machine();
+  machine.boot = BootMode::Uefi;
+  EXPECT_THROW((void)vm_config(machine, kPaths), Error);
+  Paths paths = kPaths;
+  paths.firmware = "/firmware/CLOUDHV.fd";
+  EXPECT_EQ(to_json(vm_config(machine, paths))["payload"], (json{{"firmware", "/firmware/CLOUDHV.fd"}}));
+  machine.uefi = UefiFirmware{"/firmware/other.fd"};
+  EXPECT_EQ(to_json(vm_config(machine, paths))["payload"], (json{{"firmware", "/firmware/other.fd"}}));
+}
+
 TEST(CloudHypervisorVmConfigTest, RoomToGrow) {
   MachineConfig machine = whole_machine();
   machine.max_vcpus = 4;

@@ -16,13 +16,14 @@ class ApiVm;
 
 /// Drives Cloud Hypervisor (https://www.cloudhypervisor.org), v51 or newer: its program is VMTEST_CLOUD_HYPERVISOR, else
 /// `cloud-hypervisor` in PATH. x86_64 and aarch64 guests by KVM. It has no network of its own: a card is on a TAP, which it
-/// makes.
+/// makes. A boot by UEFI takes the firmware that VMTEST_CLOUD_HYPERVISOR_FIRMWARE names, one made for it: CLOUDHV.fd.
 ///
 /// By its API (DriverKind::CloudHypervisor) it does everything below; by its command line alone (CloudHypervisorCli) a VM starts
 /// and ends, and the guest is told of neither: there is no power button, no pause, no snapshot, no device that comes later.
 ///
 /// Files in the VM's work folder: handle.json, command_line.txt, console.log, events.json (its event monitor),
-/// cloud-hypervisor.log; by the API vm.json (what it was asked to create). Sockets in its runtime folder: api.sock, console.sock, vsock.sock.
+/// cloud-hypervisor.log; by the API vm.json (what it was asked to create). Sockets in its runtime folder: api.sock, console.sock,
+/// vsock.sock.
 class CloudHypervisorDriver final : public SupervisedDriver,
                                     private TemplateFacet,
                                     private HotplugFacet,
@@ -37,6 +38,7 @@ class CloudHypervisorDriver final : public SupervisedDriver,
   [[nodiscard]] DiskNeeds disk_needs() const override;
   [[nodiscard]] Support support(Capability capability) const override;
   [[nodiscard]] ConsoleEndpoint console_endpoint(const VmHandle& vm) const override;
+  [[nodiscard]] bool has_own_firmware() const override { return true; }
   [[nodiscard]] TemplateFacet* templates() override { return mode_ == Mode::Api ? this : nullptr; }
   [[nodiscard]] HotplugFacet* hotplug() override { return mode_ == Mode::Api ? this : nullptr; }
   [[nodiscard]] ResizeFacet* resizing() override { return mode_ == Mode::Api ? this : nullptr; }
