@@ -172,6 +172,24 @@ TEST_F(CloudHypervisorDriverTest, DamagedStateIsAnErrorAndNothingRuns) {
   EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
 }
 
+TEST_F(CloudHypervisorDriverTest, VcpusThatTheGuestKeepsAreWaitedForNextTime) {
+  MachineConfig config = machine();
+  config.max_vcpus = 3;
+  (void)driver_.start(prepare(), config);
+  ResizeFacet& resizing = *driver_.resizing();
+  resizing.resize_vcpus(*vm_, 3, Deadline::after(20s));
+  // The kernel that halts lets nothing go.
+  resizing.resize_vcpus(*vm_, 2, Deadline::after(20s));
+  try {
+    resizing.resize_vcpus(*vm_, 1, Deadline::after(300ms));
+    FAIL() << "it took them";
+  } catch (const Timeout& error) {
+    EXPECT_NE(std::string(error.what()).find("does not let go of the vCPUs that it was asked for before"), std::string::npos)
+        << error.what();
+  }
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+}
+
 TEST_F(CloudHypervisorDriverTest, BuildThatCannotDumpMemorySaysSo) {
   ::unsetenv("VMTEST_SIM_CH_GUEST_DEBUG");
   (void)driver_.start(prepare(), machine());
