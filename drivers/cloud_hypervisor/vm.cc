@@ -158,6 +158,7 @@ fs::path CloudHypervisorVm::make_folder() const {
 void CloudHypervisorVm::enter_folder(const fs::path& folder) const {
   const fs::path name = handle().runtime_dir / kVsockSocket;
   const fs::path next = name.string() + ".next";
+  fs::remove(next);
   fs::create_symlink(folder / kVsockSocket, next);
   fs::rename(next, name);
 }
