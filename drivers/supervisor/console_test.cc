@@ -62,6 +62,24 @@ TEST_F(SupervisorConsoleTest, AllThatTheGuestSaysIsInTheLogWhenItsEndIsTold) {
   EXPECT_FALSE(fs::exists(runtime_dir() / "console.sock"));
 }
 
+TEST_F(SupervisorConsoleTest, WhatTheGuestSaidLastIsNotLostWithItsHypervisor) {
+  const fs::path directory = folder("a");
+  const pid_t pid = vm_->spawn(hypervisor(directory,
+                                          "c, _ = s.accept()\n"
+                                          "while not os.path.exists('go'): time.sleep(0.01)\n"
+                                          "c.sendall(b'x' * 150000 + b'last')\n"
+                                          "os._exit(0)\n"));
+  ASSERT_TRUE(wait_until([&] { return vm_->status().consoles.contains("hypervisor"); }, soon()));
+  // It says more than is read at once, and has ended by the time that anything is read.
+  ::kill(vm_->pid(), SIGSTOP);
+  write_file(directory / "go", "");
+  const bool ended = wait_until([&] { return is_gone(pid); }, soon());
+  ::kill(vm_->pid(), SIGCONT);
+  ASSERT_TRUE(ended);
+  ASSERT_TRUE(vm_->wait_exit("hypervisor", 20s));
+  EXPECT_EQ(log(), std::string(150000, 'x') + "last");
+}
+
 TEST_F(SupervisorConsoleTest, PortThatLetsItGoIsConnectedToAgain) {
   (void)vm_->spawn(hypervisor(folder("a"),
                               "for word in (b'first ', b'second '):\n"
