@@ -28,6 +28,16 @@ struct Options {
   unsigned long long owner_start_time = 0;
 };
 
+/// How a child is started anew.
+struct Restart {
+  ProcessOptions options;
+  /// The child's own copies; gone with it, so that who connects to its socket then is refused.
+  std::vector<FileDescriptor> descriptors;
+  std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
+  /// Starts in a row that ended at once.
+  int short_lives = 0;
+};
+
 /// The supervisor's event loop: parent of the VM's processes, holder of its leases, remover of its folders.
 /// Single-threaded: a parent-death signal fires when the thread that forked ends.
 class Supervisor {
@@ -45,15 +55,6 @@ class Supervisor {
     LineBuffer lines;
     bool owner = false;
     bool wants_end_reply = false;
-  };
-  /// How a child is started anew.
-  struct Restart {
-    ProcessOptions options;
-    /// The child's own copies; gone with it, so that who connects to its socket then is refused.
-    std::vector<FileDescriptor> descriptors;
-    std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
-    /// Starts in a row that ended at once.
-    int short_lives = 0;
   };
   struct Child {
     ChildProcess process;
