@@ -7,6 +7,7 @@
 #include "companions/companions.h"
 #include "file_identity.h"
 #include "network/vsock.h"
+#include "protocol.h"
 #include "state_rules.h"
 #include "supervised/host_side.h"
 #include "vm.h"
@@ -43,7 +44,7 @@ std::optional<std::string> CloudHypervisorDriver::unavailable_reason() const {
 DiskNeeds CloudHypervisorDriver::disk_needs() const { return {{DiskFormat::Qcow2, DiskFormat::Raw}, true}; }
 
 ConsoleEndpoint CloudHypervisorDriver::console_endpoint(const VmHandle& vm) const {
-  return {ConsoleEndpoint::Kind::None, "", vm.work_dir / cloud_hypervisor::kConsoleLog, true};
+  return {ConsoleEndpoint::Kind::UnixSocket, vm.runtime_dir / supervisor::kConsoleSocket, vm.work_dir / supervisor::kConsoleLog};
 }
 
 std::unique_ptr<SupervisedVm> CloudHypervisorDriver::make_vm(const VmHandle& vm, std::shared_ptr<SupervisorConnection> supervisor,
@@ -76,9 +77,12 @@ std::string CloudHypervisorDriver::fingerprint(const MachineConfig& machine) con
   for (NicConfig& nic : general.nics) nic.mac_address.clear();
   if (general.uefi) general.uefi->variables.clear();
   general.restore_from.clear();
-  std::string text = to_json(cloud_hypervisor::vm_config(general, {"/", "/"})).dump() + "\n";
+  cloud_hypervisor::Paths paths{"/"};
+  if (machine.boot == BootMode::Uefi && !machine.uefi) paths.firmware = cloud_hypervisor::find_firmware();
+  std::string text = to_json(cloud_hypervisor::vm_config(general, paths)).dump() + "\n";
   text += identity_of_file(fs::canonical(cloud_hypervisor::find_cloud_hypervisor())) + identity_of_processor();
   if (machine.uefi) text += identity_of_file(machine.uefi->code);
+  if (!paths.firmware.empty()) text += identity_of_file(paths.firmware);
   if (!machine.kernel.empty()) text += identity_of_file(machine.kernel);
   if (!machine.initramfs.empty()) text += identity_of_file(machine.initramfs);
   return text;
@@ -134,7 +138,9 @@ PluggedNic CloudHypervisorDriver::attach_nic(const VmHandle& vm, const NicConfig
       (void)target->api().add_net(cloud_hypervisor::net_config(nic, 0), deadline);
       return PluggedNic{nic};
     }
-    const PluggedNetwork network = take_plugged_network(nic);
+    PluggedNetwork network = take_plugged_network(nic);
+    // It makes the TAP itself, under a name of its own.
+    network.card.nic.tap_name.clear();
     const NicConfig& card = network.card.nic;
     target->supervisor().hold(held_network(card), network.claim.get());
     try {

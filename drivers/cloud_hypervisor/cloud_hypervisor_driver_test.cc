@@ -15,9 +15,11 @@
 
 #include "halting_kernel.h"
 #include "snapshot.h"
+#include "variable.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
+#include "vmtest/host/socket.h"
 #include "vmtest/supervisor.h"
 #include "vmtest/types.h"
 #include "wait.h"
@@ -44,6 +46,25 @@ TEST_F(CloudHypervisorDriverTest, ForeignArchitectureIsRefused) {
   foreign.architecture = host_architecture() == Architecture::X86_64 ? Architecture::Aarch64 : Architecture::X86_64;
   EXPECT_THROW((void)driver_.start(prepare(), foreign), Unsupported);
   EXPECT_EQ(driver_.state(*vm_), VmState::Prepared);
+}
+
+TEST_F(CloudHypervisorDriverTest, BootByUefiNeedsFirmwareMadeForIt) {
+  MachineConfig uefi = machine();
+  uefi.boot = BootMode::Uefi;
+  {
+    const testing::Variable none("VMTEST_CLOUD_HYPERVISOR_FIRMWARE", "");
+    EXPECT_EQ(driver_.support(Capability::UefiBoot).kind, Support::Kind::NeedsHost);
+    const std::string why = failure_of([&] { (void)driver_.start(prepare(), uefi); });
+    EXPECT_NE(why.find("get CLOUDHV.fd"), std::string::npos) << why;
+    EXPECT_NE(why.find("set VMTEST_CLOUD_HYPERVISOR_FIRMWARE"), std::string::npos) << why;
+  }
+  // As hypervisor-fw is: a program with a PVH entry.
+  const testing::Variable firmware("VMTEST_CLOUD_HYPERVISOR_FIRMWARE", testing::halting_kernel().string());
+  EXPECT_TRUE(driver_.support(Capability::UefiBoot).supported());
+  (void)driver_.start(*vm_, uefi);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+  EXPECT_NE(read_file(vm_->work_dir / "vm.json").find("\"firmware\": \"" + testing::halting_kernel().string()),
+            std::string::npos);
 }
 
 TEST_F(CloudHypervisorDriverTest, AddressIsThatOfItsTap) {
@@ -91,6 +112,56 @@ TEST_F(CloudHypervisorDriverTest, CheckpointThatCannotGoOnIsAnEnd) {
   EXPECT_NE(driver_.state(*vm_), VmState::Suspended);
 }
 
+TEST_F(CloudHypervisorDriverTest, MigrationIsNoEndToWhoWaitsForOneAndMovesTheSockets) {
+  MachineConfig config = machine();
+  config.agent_channel = true;
+  (void)driver_.start(prepare(), config);
+  const auto processes = [&] { return SupervisorConnection::connect(vm_->supervisor_socket())->status().processes; };
+  const auto before = processes();
+  std::atomic<bool> stopped = false;
+  auto waiter = std::async(std::launch::async, [&] {
+    const auto exit = driver_.wait_exit(*vm_, 60s);
+    EXPECT_TRUE(stopped) << exit->how;
+    return exit;
+  });
+  for (int time = 0; time < 2; ++time) EXPECT_GT(driver_.migration()->migrate(*vm_, config, Deadline::after(60s)).total, 0ms);
+  EXPECT_EQ(processes().size(), 1U);
+  EXPECT_NE(processes(), before);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+  EXPECT_NO_THROW((void)connect_unix(vm_->runtime_dir / "vsock.sock"));
+  driver_.suspend(*vm_);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Suspended);
+  stopped = true;
+  (void)driver_.stop(*vm_, 0ms);
+  EXPECT_TRUE(waiter.get());
+}
+
+TEST_F(CloudHypervisorDriverTest, FailedMigrationLeavesTheGuestWhereItWas) {
+  (void)driver_.start(prepare(), machine());
+  stand_in("VMTEST_SIM_CH_QEMU=/bin/false exec " + named_ + " \"$@\"");
+  const std::string why = failure_of([&] { (void)driver_.migration()->migrate(*vm_, machine(), Deadline::after(60s)); });
+  EXPECT_NE(why.find("cannot migrate VM \"probe\""), std::string::npos) << why;
+  EXPECT_NE(why.find("Migration aborted"), std::string::npos) << "the log's words are missing: " << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+  EXPECT_FALSE(driver_.wait_exit(*vm_, 0ms));
+  ::setenv(kVariable, named_.c_str(), 1);
+  EXPECT_NO_THROW((void)driver_.migration()->migrate(*vm_, machine(), Deadline::after(60s)));
+}
+
+TEST_F(CloudHypervisorDriverTest, WhatCannotMigrateIsRefused) {
+  MachineConfig named = machine();
+  named.nics.front().tap_name = "tap7";
+  MachineConfig shared = machine();
+  shared.shared_folders = {{folder_.path(), "src"}};
+  MachineConfig more = machine();
+  more.extra_arguments = {"--pvpanic"};
+  (void)driver_.start(prepare(), machine());
+  for (const MachineConfig& config : {named, shared, more}) {
+    EXPECT_THROW((void)driver_.migration()->migrate(*vm_, config, Deadline::after(60s)), Unsupported);
+  }
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+}
+
 TEST_F(CloudHypervisorDriverTest, DamagedStateIsAnErrorAndNothingRuns) {
   MachineConfig again = machine();
   again.restore_from = folder_.path() / "state";
@@ -99,6 +170,24 @@ TEST_F(CloudHypervisorDriverTest, DamagedStateIsAnErrorAndNothingRuns) {
   const std::string why = failure_of([&] { (void)driver_.start(prepare(), again); });
   EXPECT_NE(why.find("is no description of a VM"), std::string::npos) << why;
   EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(CloudHypervisorDriverTest, VcpusThatTheGuestKeepsAreWaitedForNextTime) {
+  MachineConfig config = machine();
+  config.max_vcpus = 3;
+  (void)driver_.start(prepare(), config);
+  ResizeFacet& resizing = *driver_.resizing();
+  resizing.resize_vcpus(*vm_, 3, Deadline::after(20s));
+  // The kernel that halts lets nothing go.
+  resizing.resize_vcpus(*vm_, 2, Deadline::after(20s));
+  try {
+    resizing.resize_vcpus(*vm_, 1, Deadline::after(300ms));
+    FAIL() << "it took them";
+  } catch (const Timeout& error) {
+    EXPECT_NE(std::string(error.what()).find("does not let go of the vCPUs that it was asked for before"), std::string::npos)
+        << error.what();
+  }
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
 }
 
 TEST_F(CloudHypervisorDriverTest, BuildThatCannotDumpMemorySaysSo) {
@@ -174,7 +263,7 @@ TEST(CloudHypervisorSnapshot, TakesTheMachinesOwnPlaces) {
   cloud_hypervisor::VmConfig machine;
   machine.payload.kernel = "/new/kernel";
   machine.disks = {{.path = "/new/root.qcow2", .id = "root"}};
-  machine.net = {{.tap = "new", .ip = "198.18.0.1", .mask = "255.255.255.252", .id = "net0"}};
+  machine.net = {{.ip = "198.18.0.1", .mask = "255.255.255.252", .host_mac = "02:00:c6:12:00:01", .id = "net0"}};
   machine.serial = {cloud_hypervisor::ConsoleConfig::Mode::File, "/new/console.log"};
   machine.vsock = cloud_hypervisor::VsockConfig{.socket = "/new/vsock.sock"};
   const json saved = {{"disks", {{{"id", "root"}, {"path", "/old/root.qcow2"}, {"readonly", false}}}},
@@ -184,7 +273,8 @@ TEST(CloudHypervisorSnapshot, TakesTheMachinesOwnPlaces) {
                       {"vsock", {{"cid", 3}, {"socket", "/old/vsock.sock"}}}};
   json wanted = saved;
   wanted["disks"][0]["path"] = "/new/root.qcow2";
-  wanted["net"][0].update({{"tap", "new"}, {"ip", "198.18.0.1"}, {"mask", "255.255.255.252"}});
+  wanted["net"][0].update(
+      {{"tap", nullptr}, {"ip", "198.18.0.1"}, {"mask", "255.255.255.252"}, {"host_mac", "02:00:c6:12:00:01"}});
   wanted["payload"]["kernel"] = "/new/kernel";
   wanted["serial"]["file"] = "/new/console.log";
   wanted["vsock"]["socket"] = "/new/vsock.sock";

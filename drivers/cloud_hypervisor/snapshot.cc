@@ -49,11 +49,13 @@ json with_parts_of(const VmConfig& machine, json saved) {
     put(net, "tap", own.tap);
     put(net, "ip", own.ip);
     put(net, "mask", own.mask);
+    put(net, "host_mac", own.host_mac);
   }
   saved["net"] = nets;
   if (machine.serial.mode == ConsoleConfig::Mode::File) saved["serial"]["file"] = machine.serial.path.string();
   if (machine.serial.mode == ConsoleConfig::Mode::Socket) saved["serial"]["socket"] = machine.serial.path.string();
   if (machine.vsock) saved["vsock"]["socket"] = machine.vsock->socket.string();
+  if (!machine.payload.firmware.empty()) put(saved["payload"], "firmware", machine.payload.firmware.string());
   if (!machine.payload.kernel.empty()) put(saved["payload"], "kernel", machine.payload.kernel.string());
   if (!machine.payload.initramfs.empty()) put(saved["payload"], "initramfs", machine.payload.initramfs.string());
   return saved;

@@ -5,7 +5,9 @@
 
 #include "companions/companions.h"
 #include "network/tap.h"
+#include "vm.h"
 #include "vmtest/cloud_hypervisor_driver.h"
+#include "vmtest/error.h"
 
 namespace vmtest {
 namespace {
@@ -13,6 +15,14 @@ namespace {
 Support supported() { return {Support::Kind::Supported, ""}; }
 Support not_built(const std::string& by) {
   return {Support::Kind::NotOffered, "Cloud Hypervisor could, " + by + "; not built yet"};
+}
+Support firmware_support() {
+  try {
+    (void)cloud_hypervisor::find_firmware();
+    return supported();
+  } catch (const Error& error) {
+    return {Support::Kind::NeedsHost, error.what()};
+  }
 }
 Support impossible(std::string why) { return {Support::Kind::NotOffered, std::move(why)}; }
 
@@ -50,6 +60,7 @@ Support CloudHypervisorDriver::support(Capability capability) const {
     case Capability::MemoryBalloon:
     case Capability::DiskResize:
     case Capability::Counters:
+    case Capability::LiveMigration:
       return by_api();
     case Capability::Tap:
       return tap_support();
@@ -74,8 +85,6 @@ Support CloudHypervisorDriver::support(Capability capability) const {
     case Capability::VirtioFs:
     case Capability::ReadOnlyShare:
       return shared_folder_support();
-    case Capability::LiveMigration:
-      return not_built("by vm.send-migration");
     case Capability::Vfio:
       return not_built("by vm.add-device");
     case Capability::Vdpa:
@@ -85,7 +94,7 @@ Support CloudHypervisorDriver::support(Capability capability) const {
     case Capability::L2Switch:
       return not_built("by TAPs in a bridge");
     case Capability::UefiBoot:
-      return not_built("by its own firmware, which Debian has no package of");
+      return firmware_support();
     case Capability::Tpm:
       return tpm_support();
     case Capability::Watchdog:

@@ -8,7 +8,6 @@
 #include <thread>
 #include <utility>
 
-#include "network/tap.h"
 #include "snapshot.h"
 #include "vmtest/error.h"
 #include "vmtest/host/file_descriptor.h"
@@ -22,7 +21,8 @@ namespace fs = std::filesystem;
 
 constexpr const char* kProgram = "cloud-hypervisor";
 constexpr const char* kProgramVariable = "VMTEST_CLOUD_HYPERVISOR";
-constexpr const char* kApiSocket = "api.sock";
+constexpr const char* kFirmwareVariable = "VMTEST_CLOUD_HYPERVISOR_FIRMWARE";
+constexpr std::size_t kFolderDigits = 4;
 /// Opening disks and loading a kernel, or a guest's whole memory, on a crowded host.
 constexpr std::chrono::seconds kBootTime{60};
 /// Nothing tells when a guest has let go of a device: its being gone from the description does.
@@ -47,18 +47,6 @@ VmState state_of(State state) {
 /// Since this one, disks are told their format and whether they may have a backing file.
 constexpr int kOldestMajor = 51;
 
-/// "53.0.0": throws when it is too old, or no version.
-void require_version(const std::string& version) {
-  char* end = nullptr;
-  const long major = std::strtol(version.c_str(), &end, 10);
-  if (end == version.c_str() || *end != '.')
-    throw Error("Cloud Hypervisor calls its version \"" + sanitize_console(version) + "\", which is none");
-  if (major < kOldestMajor) {
-    throw Unsupported("Cloud Hypervisor v" + sanitize_console(version) + " is too old: disks are told their format since v" +
-                      std::to_string(kOldestMajor));
-  }
-}
-
 /// A description whose disks of those ids are those files.
 nlohmann::json with_disks(nlohmann::json description, const std::map<std::string, fs::path>& files) {
   const auto disks = description.find("disks");
@@ -82,6 +70,30 @@ fs::path find_cloud_hypervisor() {
               " names none; Debian has no package, its project publishes a static program");
 }
 
+fs::path find_firmware() {
+  const char* named = std::getenv(kFirmwareVariable);
+  if (named == nullptr || *named == '\0') {
+    throw Unsupported(
+        std::string("Cloud Hypervisor boots by UEFI with firmware made for it only, which Debian has no package of: get "
+                    "CLOUDHV.fd (https://github.com/cloud-hypervisor/edk2/releases) and set ") +
+        kFirmwareVariable + " to its path");
+  }
+  if (::access(named, R_OK) != 0)
+    throw Unsupported(std::string(kFirmwareVariable) + "=" + named + " is no file that can be read");
+  return fs::absolute(named);
+}
+
+void require_version(const std::string& version) {
+  char* end = nullptr;
+  const long major = std::strtol(version.c_str(), &end, 10);
+  if (end == version.c_str() || *end != '.')
+    throw Error("Cloud Hypervisor calls its version \"" + sanitize_console(version) + "\", which is none");
+  if (major < kOldestMajor) {
+    throw Unsupported("Cloud Hypervisor v" + sanitize_console(version) + " is too old: disks are told their format since v" +
+                      std::to_string(kOldestMajor));
+  }
+}
+
 VmExit judge_ending(const Ending& ending) {
   VmExit exit;
   exit.last_words = ending.last_words;
@@ -102,23 +114,21 @@ VmExit judge_ending(const Ending& ending) {
 }
 
 CloudHypervisorVm::CloudHypervisorVm(VmHandle handle, std::shared_ptr<SupervisorConnection> supervisor, Owner owner)
-    : SupervisedVm(std::move(handle), std::move(supervisor), owner, {"cloud-hypervisor", "Cloud Hypervisor"}) {}
+    : SupervisedVm(std::move(handle), std::move(supervisor), owner, {kProcess, "Cloud Hypervisor", true}) {}
 
 VmConfig CloudHypervisorVm::describe(const MachineConfig& machine) const {
   if (machine.architecture != host_architecture()) {
     throw Unsupported("Cloud Hypervisor runs guests of the host's architecture, " + std::string(to_string(host_architecture())) +
                       ", not " + std::string(to_string(machine.architecture)));
   }
-  MachineConfig complete = machine;
-  Paths paths{handle().work_dir, handle().runtime_dir};
-  if (!complete.nics.empty() && complete.nics.front().tap_name.empty() && !handle().gateway.empty()) {
-    complete.nics.front().tap_name = tap_name_of(handle().gateway);
-    paths.gateway = handle().gateway;
+  Paths paths{handle().runtime_dir};
+  if (!machine.nics.empty() && machine.nics.front().tap_name.empty()) paths.gateway = handle().gateway;
+  if (machine.boot == BootMode::Uefi && !machine.uefi) paths.firmware = find_firmware();
+  VmConfig config = vm_config(machine, paths);
+  for (const NetConfig& net : config.net) {
+    if (net.tap.empty() && net.ip.empty()) throw Error("network card " + net.mac + " is on no TAP");
   }
-  for (const NicConfig& nic : complete.nics) {
-    if (nic.kind == NicKind::Tap && nic.tap_name.empty()) throw Error("network card " + nic.mac_address + " is on no TAP");
-  }
-  return vm_config(complete, paths);
+  return config;
 }
 
 SupervisedProcess CloudHypervisorVm::command(const std::vector<std::string>& options, const MachineConfig& machine) const {
@@ -127,15 +137,40 @@ SupervisedProcess CloudHypervisorVm::command(const std::vector<std::string>& opt
   process.argv.insert(process.argv.end(), options.begin(), options.end());
   process.argv.insert(process.argv.end(), {"--event-monitor", path_option(event_file())});
   process.argv.insert(process.argv.end(), machine.extra_arguments.begin(), machine.extra_arguments.end());
-  process.log_file = "cloud-hypervisor.log";
+  process.log_file = kLog;
   // It binds to no socket that is there.
   fs::remove(handle().runtime_dir / kApiSocket);
-  fs::remove(handle().runtime_dir / kVsockSocket);
   fs::remove(event_file());
-  // It empties the log. What an earlier run printed is worth a look.
-  const fs::path console = handle().work_dir / kConsoleLog;
-  if (fs::exists(console)) fs::rename(console, handle().work_dir / "console-before.log");
+  leave_folder();
+  process.serial = kSerialSocket;
+  process.directory = make_folder();
+  enter_folder(process.directory);
   return process;
+}
+
+fs::path CloudHypervisorVm::make_folder() const {
+  const fs::path folder = handle().runtime_dir / ("p" + random_hex(kFolderDigits));
+  fs::create_directory(folder);
+  fs::permissions(folder, fs::perms::owner_all);
+  return folder;
+}
+
+void CloudHypervisorVm::enter_folder(const fs::path& folder) const {
+  const fs::path name = handle().runtime_dir / kVsockSocket;
+  const fs::path next = name.string() + ".next";
+  fs::remove(next);
+  fs::create_symlink(folder / kVsockSocket, next);
+  fs::rename(next, name);
+}
+
+void CloudHypervisorVm::leave_folder() const {
+  std::error_code error;
+  const fs::path socket = fs::read_symlink(handle().runtime_dir / kVsockSocket, error);
+  if (!error) fs::remove_all(socket.parent_path());
+}
+
+void CloudHypervisorVm::await_console() {
+  await_up([&] { return supervisor().status().consoles.contains(kProcess); });
 }
 
 std::vector<Event> CloudHypervisorVm::events() const {
@@ -165,14 +200,21 @@ void ApiVm::launch(const MachineConfig& machine) {
       const fs::path folder = handle().work_dir / "restore";
       with_context("cannot continue from " + machine.restore_from.string(), [&] {
         lay_out_snapshot(machine.restore_from, adapt(read_description(machine.restore_from), config), folder);
-        api_.restore({.folder = folder, .resume = true}, deadline);
+        continue_from(folder, deadline);
       });
       return;
     }
     write_file(handle().work_dir / "vm.json", to_json(config).dump(2) + "\n", 0600);
     api_.create(config, deadline);
+    await_console();
     api_.boot(deadline);
   });
+}
+
+void ApiVm::continue_from(const fs::path& folder, const Deadline& deadline) {
+  api_.restore({.folder = folder}, deadline);
+  await_console();
+  api_.resume(deadline);
 }
 
 void ApiVm::run(SupervisedProcess process, const std::vector<Companion>& companions, const std::function<void()>& begin) {
@@ -229,7 +271,7 @@ std::chrono::microseconds ApiVm::checkpoint(const fs::path& state_file, const st
                                 run(command({"--api-socket", path_option(handle().runtime_dir / kApiSocket)}, {}), {}, [&] {
                                   const fs::path folder = handle().work_dir / "restore";
                                   lay_out_snapshot(state_file, description, folder);
-                                  api_.restore({.folder = folder, .resume = true}, deadline);
+                                  continue_from(folder, deadline);
                                 });
                               });
   if (!ran) api_.pause(deadline);

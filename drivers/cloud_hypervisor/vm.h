@@ -9,11 +9,24 @@
 #include "api_client.h"
 #include "event_stream.h"
 #include "supervised/supervised_vm.h"
+#include "vmtest/migration_facet.h"
 
 namespace vmtest::cloud_hypervisor {
 
 /// The program's path: VMTEST_CLOUD_HYPERVISOR, else `cloud-hypervisor` in PATH. Throws Error when it is not there.
 [[nodiscard]] std::filesystem::path find_cloud_hypervisor();
+
+/// Its name among the supervisor's processes.
+inline constexpr const char* kProcess = "cloud-hypervisor";
+/// Names of files in the VM's folders.
+inline constexpr const char* kApiSocket = "api.sock";
+inline constexpr const char* kLog = "cloud-hypervisor.log";
+
+/// "53.0.0": throws when it is too old, or no version.
+void require_version(const std::string& version);
+
+/// The firmware that VMTEST_CLOUD_HYPERVISOR_FIRMWARE names. Throws Unsupported when it names none that is there.
+[[nodiscard]] std::filesystem::path find_firmware();
 
 /// What is known about Cloud Hypervisor's end.
 struct Ending {
@@ -40,6 +53,14 @@ class CloudHypervisorVm : public SupervisedVm {
   [[nodiscard]] VmConfig describe(const MachineConfig& machine) const;
   /// The process with those options beside the common ones. Sockets and events of an earlier run are gone then.
   [[nodiscard]] SupervisedProcess command(const std::vector<std::string>& options, const MachineConfig& machine) const;
+  /// A new folder for a process to work in, where it makes the sockets that its description names.
+  [[nodiscard]] std::filesystem::path make_folder() const;
+  /// Has those sockets' names in the runtime folder lead into it.
+  void enter_folder(const std::filesystem::path& folder) const;
+  /// Removes the folder that they lead into, if any.
+  void leave_folder() const;
+  /// Returns when the supervisor listens to the guest's serial port: until v53 what a guest prints before that is lost.
+  void await_console();
   /// All that the event monitor has said since the start.
   [[nodiscard]] std::vector<Event> events() const;
   [[nodiscard]] bool has_event(const Event& event) const;
@@ -62,12 +83,18 @@ class ApiVm final : public CloudHypervisorVm {
   /// Writes the state and continues from it on those disks. Returns how long the guest stood still.
   std::chrono::microseconds checkpoint(const std::filesystem::path& state_file,
                                        const std::map<std::string, std::filesystem::path>& overlays, const Deadline& deadline);
+  /// Moves the running guest into another process. See MigrationFacet.
+  MigrationReport migrate(const MachineConfig& machine, const Deadline& deadline);
   /// Has the guest let go of a device, and returns when it has.
   void remove_device(const std::string& id, const Deadline& deadline);
 
  private:
   VmState running_state(const Deadline& deadline) override;
 
+  /// Waits until the guest, whose migration failed, is this process' again.
+  void await_return() const;
+  /// Restores a snapshot that was laid out there.
+  void continue_from(const std::filesystem::path& folder, const Deadline& deadline);
   /// Starts Cloud Hypervisor, which has no VM until `begin` makes one.
   void run(SupervisedProcess process, const std::vector<Companion>& companions, const std::function<void()>& begin);
 

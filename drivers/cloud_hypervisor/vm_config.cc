@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "companions/companions.h"
+#include "network/tap.h"
 #include "vmtest/error.h"
 
 namespace vmtest::cloud_hypervisor {
@@ -26,18 +27,22 @@ ImageType image_type(DiskFormat format) {
 /// The host's on a TAP that is made, if any.
 void give_address(NetConfig& net, const std::string& host_address) {
   if (host_address.empty()) return;
+  // Not named: a VM migrates into a process that has its own before the first one's is gone.
+  net.tap.clear();
   net.ip = host_address;
   net.mask = kTapMask;
+  net.host_mac = host_mac_of(host_address);
 }
 
-PayloadConfig payload(const MachineConfig& machine) {
+PayloadConfig payload(const MachineConfig& machine, const std::filesystem::path& own_firmware) {
   switch (machine.boot) {
     case BootMode::Direct:
       if (machine.kernel.empty()) throw Unsupported("Cloud Hypervisor needs a kernel for a direct boot");
       return {.kernel = machine.kernel, .initramfs = machine.initramfs, .cmdline = machine.command_line};
     case BootMode::Uefi:
-      if (!machine.uefi) throw Error("a boot by UEFI needs firmware");
-      return {.firmware = machine.uefi->code};
+      if (machine.uefi) return {.firmware = machine.uefi->code};
+      if (own_firmware.empty()) throw Error("a boot by UEFI needs firmware");
+      return {.firmware = own_firmware};
     case BootMode::Bios:
       break;
   }
@@ -80,7 +85,7 @@ VmConfig vm_config(const MachineConfig& machine, const Paths& paths) {
     config.memory.hotplug_size = (machine.max_memory_mib - machine.memory_mib) * kMib;
     config.memory.hotplug_method = HotplugMethod::VirtioMem;
   }
-  config.payload = payload(machine);
+  config.payload = payload(machine, paths.firmware);
   for (const vmtest::DiskConfig& disk : machine.disks) {
     config.disks.push_back(disk_config(disk));
   }
@@ -91,9 +96,8 @@ VmConfig vm_config(const MachineConfig& machine, const Paths& paths) {
   }
   if (machine.random_number_generator) config.rng_src = kRandom;
   if (machine.memory_balloon) config.balloon = BalloonConfig{};
-  config.serial = {ConsoleConfig::Mode::File, paths.work_dir / kConsoleLog};
-  if (machine.agent_channel)
-    config.vsock = VsockConfig{.cid = kGuestCid, .socket = paths.runtime_dir / kVsockSocket, .id = "vsock0"};
+  config.serial = {ConsoleConfig::Mode::Socket, kSerialSocket};
+  if (machine.agent_channel) config.vsock = VsockConfig{.cid = kGuestCid, .socket = kVsockSocket, .id = "vsock0"};
   validate(machine.shared_folders);
   for (const SharedFolderConfig& folder : machine.shared_folders) {
     const std::size_t place = config.fs.size();

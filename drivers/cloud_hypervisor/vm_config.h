@@ -77,11 +77,13 @@ struct DiskConfig {
 };
 
 struct NetConfig {
-  /// A TAP that is there, or is made and gone with the VM.
-  std::string tap;
+  /// A TAP that is there. Empty: one is made, and gone with the process.
+  std::string tap = {};
   /// The host's address on a TAP that is made.
   std::string ip = {};
   std::string mask = {};
+  /// The host's MAC address on it.
+  std::string host_mac = {};
   /// The guest's.
   std::string mac = {};
   std::string id = {};
@@ -141,16 +143,17 @@ struct VmConfig {
 
 /// Names and places of a VM that its machine does not know.
 struct Paths {
-  /// Gets console.log.
-  std::filesystem::path work_dir;
-  /// Gets the sockets.
+  /// Gets the sockets of companions.
   std::filesystem::path runtime_dir;
   /// The host's address on the first card's TAP, which is made; empty when that is there already.
   std::string gateway = {};
+  /// For a boot by UEFI of a machine that names none.
+  std::filesystem::path firmware = {};
 };
 
-/// Names of the files in those folders.
-inline constexpr const char* kConsoleLog = "console.log";
+/// Where the process makes them, each in a folder of its own: a VM that migrates keeps its description, and no two processes can
+/// bind to one path.
+inline constexpr const char* kSerialSocket = "serial.sock";
 inline constexpr const char* kVsockSocket = "vsock.sock";
 /// The guest's address on vsock, where its agent listens.
 inline constexpr std::uint32_t kGuestCid = 3;

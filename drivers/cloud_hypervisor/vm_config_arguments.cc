@@ -67,7 +67,9 @@ std::string value_of(const DiskConfig& disk) {
 }
 
 std::string value_of(const NetConfig& net) {
-  return Option().set("tap", net.tap).set("ip", net.ip).set("mask", net.mask).set("mac", net.mac).set("id", net.id).text();
+  Option option;
+  option.set("tap", net.tap).set("ip", net.ip).set("mask", net.mask).set("host_mac", net.host_mac);
+  return option.set("mac", net.mac).set("id", net.id).text();
 }
 
 std::string value_of(const FsConfig& fs) {

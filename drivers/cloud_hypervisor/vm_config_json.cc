@@ -91,6 +91,7 @@ json to_json(const NetConfig& net) {
   put(object, "tap", net.tap);
   put(object, "ip", net.ip);
   put(object, "mask", net.mask);
+  put(object, "host_mac", net.host_mac);
   put(object, "mac", net.mac);
   put(object, "id", net.id);
   return object;

@@ -12,7 +12,7 @@ namespace {
 using nlohmann::json;
 using Words = std::vector<std::string>;
 
-const Paths kPaths{"/vms/web", "/run/vmtest/0123456789", "198.18.0.1"};
+const Paths kPaths{"/run/vmtest/0123456789", "198.18.0.1"};
 
 MachineConfig whole_machine() {
   MachineConfig machine;
@@ -25,7 +25,7 @@ MachineConfig whole_machine() {
   machine.disks = {{.path = "/vms/web/root.qcow2", .format = DiskFormat::Qcow2, .id = "root"},
                    {.path = "/vms/web/seed.iso", .format = DiskFormat::Raw, .read_only = true, .id = "seed"},
                    {.path = "/vms/web/data0.raw", .format = DiskFormat::Raw, .id = "data0", .serial = "data0"}};
-  machine.nics = {{.kind = NicKind::Tap, .mac_address = "52:54:00:12:34:56", .tap_name = "vmtest7"}};
+  machine.nics = {{.kind = NicKind::Tap, .mac_address = "52:54:00:12:34:56"}};
   machine.agent_channel = true;
   machine.memory_balloon = true;
   return machine;
@@ -50,12 +50,13 @@ TEST(CloudHypervisorVmConfigTest, WholeRequestBody) {
       {"path": "/vms/web/root.qcow2", "image_type": "Qcow2", "backing_files": true, "id": "root"},
       {"path": "/vms/web/seed.iso", "image_type": "Raw", "readonly": true, "id": "seed"},
       {"path": "/vms/web/data0.raw", "image_type": "Raw", "id": "data0", "serial": "data0"}],
-    "net": [{"tap": "vmtest7", "ip": "198.18.0.1", "mask": "255.255.255.252", "mac": "52:54:00:12:34:56", "id": "net0"}],
+    "net": [{"ip": "198.18.0.1", "mask": "255.255.255.252", "host_mac": "02:00:c6:12:00:01", "mac": "52:54:00:12:34:56",
+             "id": "net0"}],
     "rng": {"src": "/dev/urandom"},
     "balloon": {"size": 0, "deflate_on_oom": true},
-    "serial": {"mode": "File", "file": "/vms/web/console.log"},
+    "serial": {"mode": "Socket", "socket": "serial.sock"},
     "console": {"mode": "Off"},
-    "vsock": {"cid": 3, "socket": "/run/vmtest/0123456789/vsock.sock", "id": "vsock0"}
+    "vsock": {"cid": 3, "socket": "vsock.sock", "id": "vsock0"}
   })");
   EXPECT_EQ(to_json(vm_config(whole_machine(), kPaths)), expected);
 }
@@ -71,12 +72,12 @@ TEST(CloudHypervisorVmConfigTest, WholeCommandLine) {
       "--disk", "path=/vms/web/root.qcow2,image_type=qcow2,backing_files=on,id=root",
       "--disk", "path=/vms/web/seed.iso,image_type=raw,readonly=on,id=seed",
       "--disk", "path=/vms/web/data0.raw,image_type=raw,id=data0,serial=data0",
-      "--net", "tap=vmtest7,ip=198.18.0.1,mask=255.255.255.252,mac=52:54:00:12:34:56,id=net0",
+      "--net", "ip=198.18.0.1,mask=255.255.255.252,host_mac=02:00:c6:12:00:01,mac=52:54:00:12:34:56,id=net0",
       "--rng", "src=/dev/urandom",
       "--balloon", "size=0,deflate_on_oom=on",
-      "--serial", "file=/vms/web/console.log",
+      "--serial", "socket=serial.sock",
       "--console", "off",
-      "--vsock", "cid=3,socket=/run/vmtest/0123456789/vsock.sock,id=vsock0",
+      "--vsock", "cid=3,socket=vsock.sock,id=vsock0",
   };
   // clang-format on
   EXPECT_EQ(to_arguments(vm_config(whole_machine(), kPaths)), expected);
@@ -99,7 +100,7 @@ TEST(CloudHypervisorVmConfigTest, WholeRequestBodyWithSharedFoldersAndTpm) {
     "fs": [
       {"tag": "src", "socket": "/run/vmtest/0123456789/fs0.sock", "num_queues": 1, "queue_size": 1024, "id": "fs0"},
       {"tag": "data", "socket": "/run/vmtest/0123456789/fs1.sock", "num_queues": 1, "queue_size": 1024, "id": "fs1"}],
-    "serial": {"mode": "File", "file": "/vms/web/console.log"},
+    "serial": {"mode": "Socket", "socket": "serial.sock"},
     "console": {"mode": "Off"},
     "tpm": {"socket": "/run/vmtest/0123456789/tpm.sock"}
   })");
@@ -114,7 +115,7 @@ TEST(CloudHypervisorVmConfigTest, WholeCommandLineWithSharedFoldersAndTpm) {
       "--kernel", "/images/tiny/vmlinux",
       "--fs", "tag=src,socket=/run/vmtest/0123456789/fs0.sock,num_queues=1,queue_size=1024,id=fs0",
       "--fs", "tag=data,socket=/run/vmtest/0123456789/fs1.sock,num_queues=1,queue_size=1024,id=fs1",
-      "--serial", "file=/vms/web/console.log",
+      "--serial", "socket=serial.sock",
       "--console", "off",
       "--tpm", "socket=/run/vmtest/0123456789/tpm.sock",
   };
@@ -175,6 +176,17 @@ TEST(CloudHypervisorVmConfigTest, WhatTheMachineDoesNotSayYet) {
   EXPECT_EQ(to_json(config), body);
 }
 
+TEST(CloudHypervisorVmConfigTest, FirmwareIsTheMachinesElseItsOwn) {
+  MachineConfig machine = whole_machine();
+  machine.boot = BootMode::Uefi;
+  EXPECT_THROW((void)vm_config(machine, kPaths), Error);
+  Paths paths = kPaths;
+  paths.firmware = "/firmware/CLOUDHV.fd";
+  EXPECT_EQ(to_json(vm_config(machine, paths))["payload"], (json{{"firmware", "/firmware/CLOUDHV.fd"}}));
+  machine.uefi = UefiFirmware{"/firmware/other.fd"};
+  EXPECT_EQ(to_json(vm_config(machine, paths))["payload"], (json{{"firmware", "/firmware/other.fd"}}));
+}
+
 TEST(CloudHypervisorVmConfigTest, RoomToGrow) {
   MachineConfig machine = whole_machine();
   machine.max_vcpus = 4;
@@ -185,9 +197,10 @@ TEST(CloudHypervisorVmConfigTest, RoomToGrow) {
 }
 
 TEST(CloudHypervisorVmConfigTest, TapOfTheHostKeepsItsAddress) {
-  const VmConfig config = vm_config(whole_machine(), {"/vms/web", "/run/x", ""});
-  EXPECT_EQ(config.net.front().ip, "");
-  EXPECT_EQ(config.net.front().mask, "");
+  MachineConfig machine = whole_machine();
+  machine.nics.front().tap_name = "tap7";
+  const VmConfig config = vm_config(machine, {"/run/x"});
+  EXPECT_EQ(to_json(config)["net"], json::parse(R"([{"tap": "tap7", "mac": "52:54:00:12:34:56", "id": "net0"}])"));
 }
 
 TEST(CloudHypervisorVmConfigTest, CardThatWasPluggedInKeepsItsNameAndItsNetwork) {
@@ -197,8 +210,8 @@ TEST(CloudHypervisorVmConfigTest, CardThatWasPluggedInKeepsItsNameAndItsNetwork)
                           .tap_name = "vmtestc6130001",
                           .host_address = "198.19.0.1",
                           .hotplug_port = 3});
-  const json expected = json::parse(R"({"tap": "vmtestc6130001", "ip": "198.19.0.1", "mask": "255.255.255.252",
-                                        "mac": "52:54:00:12:34:57", "id": "net-port3"})");
+  const json expected = json::parse(R"({"ip": "198.19.0.1", "mask": "255.255.255.252",
+                                        "host_mac": "02:00:c6:13:00:01", "mac": "52:54:00:12:34:57", "id": "net-port3"})");
   EXPECT_EQ(to_json(vm_config(machine, kPaths))["net"][1], expected);
 }
 

@@ -35,6 +35,12 @@ std::string dotted(std::uint32_t address) {
   return text;
 }
 
+std::uint32_t parse_address(const std::string& text) {
+  in_addr parsed{};
+  if (::inet_pton(AF_INET, text.c_str(), &parsed) != 1) throw Error("\"" + text + "\" is no IPv4 address");
+  return ntohl(parsed.s_addr);
+}
+
 /// Empty when somebody has it.
 FileDescriptor try_claim(const TapSubnet& subnet) {
   FileDescriptor claim(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -140,10 +146,9 @@ std::string tap_of_descriptor(pid_t process, const std::string& descriptor) {
 void configure_interface(const std::string& name, const std::string& address, int prefix_length) {
   const FileDescriptor socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   if (!socket) throw_errno("cannot make a socket to set up " + name);
-  in_addr parsed{};
-  if (::inet_pton(AF_INET, address.c_str(), &parsed) != 1) throw Error("\"" + address + "\" is no IPv4 address");
+  const std::uint32_t parsed = parse_address(address);
   ifreq request = interface_request(name);
-  set_address(socket.get(), request, SIOCSIFADDR, ntohl(parsed.s_addr), "address");
+  set_address(socket.get(), request, SIOCSIFADDR, parsed, "address");
   set_address(socket.get(), request, SIOCSIFNETMASK, ~std::uint32_t{0} << (32 - prefix_length), "netmask");
   if (::ioctl(socket.get(), SIOCGIFFLAGS, &request) != 0) throw_errno("cannot read the flags of " + name);
   request.ifr_flags |= IFF_UP;
@@ -170,11 +175,18 @@ TapNetwork take_tap_network() {
 }
 
 std::string tap_name_of(const std::string& host_address) {
-  in_addr parsed{};
-  if (::inet_pton(AF_INET, host_address.c_str(), &parsed) != 1) throw Error("\"" + host_address + "\" is no IPv4 address");
   char name[IFNAMSIZ];
-  std::snprintf(name, sizeof name, "vmtest%08x", ntohl(parsed.s_addr));
+  std::snprintf(name, sizeof name, "vmtest%08x", parse_address(host_address));
   return name;
+}
+
+std::string host_mac_of(const std::string& host_address) {
+  const std::uint32_t address = parse_address(host_address);
+  char text[18];
+  // Locally administered, of one station.
+  std::snprintf(text, sizeof text, "02:00:%02x:%02x:%02x:%02x", address >> 24, address >> 16 & 0xff, address >> 8 & 0xff,
+                address & 0xff);
+  return text;
 }
 
 }  // namespace vmtest

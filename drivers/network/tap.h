@@ -73,5 +73,7 @@ struct TapNetwork {
 [[nodiscard]] TapNetwork take_tap_network();
 /// A name for the TAP on the network whose host has that address, for hypervisors that make it: as unlike others as the network.
 [[nodiscard]] std::string tap_name_of(const std::string& host_address);
+/// The host's MAC address on it, so that a guest finds the host under the same one when another TAP takes its place.
+[[nodiscard]] std::string host_mac_of(const std::string& host_address);
 
 }  // namespace vmtest

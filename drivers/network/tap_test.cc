@@ -179,6 +179,7 @@ TEST_F(TapDeviceTest, TwoVmsGetTwoNetworksAndNames) {
   EXPECT_NE(first.subnet, second.subnet);
   EXPECT_EQ(tap_name_of(first.subnet.host), "vmtestc6120001");
   EXPECT_EQ(tap_name_of(second.subnet.host), "vmtestc6130001");
+  EXPECT_EQ(host_mac_of(second.subnet.host), "02:00:c6:13:00:01");
 }
 
 TEST_F(TapDeviceTest, NetworkIsTakenAsLongAsAnyCopyOfItsClaimIsOpen) {

@@ -191,8 +191,8 @@ TEST_F(QemuDriverTest, MigratedVmHasItsPlacesAndPortAgain) {
   const VmHandle& vm = start();
   const pid_t first = qemu_pid();
   const MigrationReport report = driver_.migration()->migrate(vm, machine(), soon());
-  EXPECT_GT(report.memory_bytes, 0U);
-  EXPECT_LE(report.downtime, report.total);
+  EXPECT_GT(report.memory_bytes.value(), 0U);
+  EXPECT_LE(report.downtime.value(), report.total);
   const pid_t second = qemu_pid();
   EXPECT_NE(first, second);
   EXPECT_FALSE(process_start_time(first)) << "two QEMUs have the VM's disks";

@@ -67,7 +67,7 @@ PluggedNetwork take_plugged_network(const NicConfig& nic) {
   return plugged;
 }
 
-std::string held_network(const NicConfig& nic) { return "network-" + nic.tap_name; }
+std::string held_network(const NicConfig& nic) { return "network-" + nic.host_address; }
 std::string held_tap(const NicConfig& nic) { return "tap-" + nic.tap_name; }
 
 void hand_over(SupervisorConnection& supervisor, const HostSide& side, const std::vector<int>& leases) {

@@ -110,8 +110,9 @@ void SupervisedVm::start_companion(const Companion& companion) {
     process.argv = companion.argv;
     process.log_file = companion.name + ".log";
     process.needed_by = program_.process;
-    // The socket listens from now on, so nobody has to wait for it. Only the companion keeps it: who connects when that has ended
-    // is refused.
+    process.restarts = program_.reconnects;
+    // The socket listens from now on, so nobody has to wait for it. It goes with the companion: who connects when that has ended,
+    // and is not started anew, is refused.
     const FileDescriptor listener = listen_unix(companion.socket);
     supervisor_->hold(kCompanionSocket, listener.get());
     process.descriptors = {{kCompanionSocket, kCompanionSocketDescriptor}};
@@ -166,15 +167,17 @@ void SupervisedVm::move_to_second_process(SupervisedProcess second, const std::f
   second.name = std::string(program_.process) + "-next";
   const pid_t pid = supervisor_->spawn(second);
   const auto process = std::make_shared<FileDescriptor>(supervisor::try_open_pidfd(pid));
+  // The first one may end by itself as soon as the guest has arrived.
+  meanwhile_ = VmState::Running;
+  continues_ = true;
   try {
     move([&](const std::function<bool()>& is_up) {
       await(is_up, [&] { return wait_readable(process->get(), Deadline::after(kLaunchPoll)); });
     });
   } catch (const std::exception&) {
+    continues_ = false;
     give_up(second.name, "while the guest was on its way to it");
   }
-  meanwhile_ = VmState::Running;
-  continues_ = true;
   try {
     end_first();
     if (!supervisor_->wait_exit(program_.process, kEndTime)) {

@@ -31,6 +31,8 @@ class SupervisedVm {
   struct Program {
     const char* process;
     const char* title;
+    /// Whether it connects to its companions anew when the guest reboots.
+    bool reconnects = false;
   };
 
   SupervisedVm(VmHandle handle, std::shared_ptr<SupervisorConnection> supervisor, Owner owner, Program program);

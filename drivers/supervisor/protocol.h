@@ -14,7 +14,10 @@ namespace vmtest::supervisor {
 // its first byte. A connection answers in order, so replies need no number.
 
 /// Both sides must speak the same; told in "hello".
-inline constexpr int kProtocolVersion = 1;
+inline constexpr int kProtocolVersion = 2;
+/// Where a process' serial port is relayed to: a log in the VM's work folder, a socket in its runtime folder.
+inline constexpr const char* kConsoleLog = "console.log";
+inline constexpr const char* kConsoleSocket = "console.sock";
 /// Longer lines end the connection.
 inline constexpr std::size_t kLongestLine = 1U << 20;
 /// The descriptor by which the supervisor gets its first connection, the owner's.

@@ -30,6 +30,11 @@ using nlohmann::json;
 constexpr std::chrono::seconds kKillTime{10};
 /// Longest wait for an epilogue when the VM ends: halting a zone takes seconds.
 constexpr std::chrono::seconds kEpilogueTime{30};
+/// How soon a hypervisor's serial port is found, which nothing tells of.
+constexpr int kPortPollMilliseconds = 5;
+/// What is to be started anew each time it has served a connection, and ends sooner than a guest can boot, did not serve one.
+constexpr std::chrono::seconds kShortLife{1};
+constexpr int kMostShortLives = 5;
 /// How much of a log's end goes into an exit report.
 constexpr std::size_t kLastWordsBytes = 4096;
 constexpr std::size_t kLastWordsLines = 15;
@@ -50,7 +55,8 @@ void move_file(const fs::path& from, const fs::path& to) {
 
 }  // namespace
 
-Supervisor::Supervisor(Options options, FileDescriptor owner) : options_(std::move(options)) {
+Supervisor::Supervisor(Options options, FileDescriptor owner)
+    : options_(std::move(options)), console_(options_.work_dir / kConsoleLog, options_.runtime_dir / kConsoleSocket) {
   become_reaper();
   signals_ = open_signals({SIGCHLD, SIGTERM, SIGINT, SIGHUP});
   watch_owner(options_.owner_pid, options_.owner_start_time);
@@ -119,8 +125,12 @@ void Supervisor::add_connection(FileDescriptor socket) {
 void Supervisor::wait_for_something() {
   std::vector<pollfd> entries = {{signals_.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}, {owner_process_.get(), POLLIN, 0}};
   for (const Connection& connection : connections_) entries.push_back({connection.socket.get(), POLLIN, 0});
-  if (::poll(entries.data(), entries.size(), -1) < 0 && errno != EINTR) throw_errno("poll");
+  const bool awaits_port = console_.connect();
+  const std::size_t console = entries.size();
+  console_.append_to(entries);
+  if (::poll(entries.data(), entries.size(), awaits_port ? kPortPollMilliseconds : -1) < 0 && errno != EINTR) throw_errno("poll");
 
+  for (std::size_t i = console; i < entries.size(); ++i) console_.serve(entries[i]);
   if (entries[0].revents != 0) {
     for (const int number : read_signals(signals_.get())) {
       if (number == SIGCHLD) continue;
@@ -215,7 +225,8 @@ json Supervisor::spawn(const json& request) {
   const FileDescriptor output = open_file(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
   ProcessOptions process;
   process.argv = request.at("argv").get<std::vector<std::string>>();
-  process.working_directory = options_.work_dir;
+  const std::string directory = request.value("directory", std::string());
+  process.working_directory = directory.empty() ? options_.work_dir : fs::path(directory);
   process.standard_output = output.get();
   process.standard_error = output.get();
   for (const auto& [held, number] : request.at("descriptors").get<std::vector<std::pair<std::string, int>>>()) {
@@ -223,11 +234,29 @@ json Supervisor::spawn(const json& request) {
     if (fd == held_.end()) throw Error("no descriptor \"" + held + "\" is held");
     process.pass_descriptors.emplace_back(fd->second.get(), number);
   }
-  Child child{ChildProcess::start(process), log};
+  const std::string serial = request.value("serial", std::string());
+  if (!serial.empty()) console_.add(name, process.working_directory / serial);
+  std::optional<Child> started;
+  try {
+    started.emplace(Child{ChildProcess::start(process), log});
+  } catch (...) {
+    console_.remove(name);
+    throw;
+  }
+  Child& child = *started;
   child.epilogue = request.value("epilogue", std::vector<std::string>());
   child.needed_by = request.value("needed_by", std::string());
+  if (request.value("restarts", false)) {
+    Restart& restart = child.restart.emplace();
+    restart.options = process;
+    for (auto& [fd, number] : restart.options.pass_descriptors) {
+      restart.descriptors.emplace_back(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+      if (!restart.descriptors.back()) throw_errno("cannot keep a descriptor of " + name);
+      fd = restart.descriptors.back().get();
+    }
+  }
   const pid_t pid = child.process.pid();
-  children_[name] = std::move(child);
+  children_[name] = std::move(*started);
   return {{"ok", true}, {"pid", pid}};
 }
 
@@ -239,6 +268,7 @@ json Supervisor::rename(const std::string& from, const std::string& to) {
   children_.erase(to);
   child.key() = to;
   children_.insert(std::move(child));
+  console_.rename(from, to);
   return {{"ok", true}};
 }
 
@@ -259,6 +289,7 @@ json Supervisor::status() const {
           {"owned", owned},
           {"kept", kept_},
           {"processes", processes},
+          {"consoles", console_.connected()},
           {"ended", ended}};
 }
 
@@ -279,16 +310,11 @@ void Supervisor::reap() {
   for (auto& [name, child] : children_) {
     if (child.status) continue;
     child.status = poll(child);
-    if (!child.status) continue;
+    if (!child.status || start_anew(name, child)) continue;
+    console_.remove(name);
     end_dependents(name);
-    const json event = exit_event(name);
-    for (Connection& connection : connections_) {
-      try {
-        send(connection.socket.get(), event);
-      } catch (const std::exception&) {
-        ::shutdown(connection.socket.get(), SHUT_RDWR);  // gone, or it does not read: poll will tell
-      }
-    }
+    child.restart.reset();
+    tell(exit_event(name));
   }
   reap_strays([this](pid_t pid) {
     return std::any_of(children_.begin(), children_.end(), [pid](const auto& entry) {
@@ -298,11 +324,43 @@ void Supervisor::reap() {
   });
 }
 
+void Supervisor::tell(const json& event) {
+  for (Connection& connection : connections_) {
+    try {
+      send(connection.socket.get(), event);
+    } catch (const std::exception&) {
+      ::shutdown(connection.socket.get(), SHUT_RDWR);  // gone, or it does not read: poll will tell
+    }
+  }
+}
+
+bool Supervisor::start_anew(const std::string& name, Child& child) {
+  if (!child.restart || !child.status->ok() || child.told) return false;
+  const auto client = children_.find(child.needed_by);
+  if (client == children_.end() || client->second.status || client->second.ended || !client->second.cause.is_null()) return false;
+  Restart& restart = *child.restart;
+  const auto now = std::chrono::steady_clock::now();
+  restart.short_lives = now - restart.started < kShortLife ? restart.short_lives + 1 : 0;
+  restart.started = now;
+  if (restart.short_lives > kMostShortLives) return false;
+  try {
+    const FileDescriptor output = open_file(child.log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    restart.options.standard_output = output.get();
+    restart.options.standard_error = output.get();
+    child.process = ChildProcess::start(restart.options);
+  } catch (const std::exception&) {  // its end is told, and who needs it ends
+    return false;
+  }
+  child.status.reset();
+  tell({{"event", "restarted"}, {"name", name}, {"pid", child.process.pid()}});
+  return true;
+}
+
 void Supervisor::end_dependents(const std::string& name) {
   const Child& gone = children_.at(name);
   for (auto& [other, child] : children_) {
     if (child.status || child.ended) continue;
-    if (other == gone.needed_by && !gone.status->ok() && child.cause.is_null()) {
+    if (other == gone.needed_by && (!gone.status->ok() || gone.restart) && child.cause.is_null()) {
       child.cause = exit_event(name);
       ::kill(-child.process.pid(), SIGKILL);
     }
@@ -388,6 +446,7 @@ void Supervisor::end_processes() {
     if (entry.revents != 0) (void)read_signals(signals_.get());
   }
   finish_epilogues();
+  for (const auto& [name, child] : children_) console_.remove(name);
   children_.clear();
 }
 

@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <filesystem>
 #include <list>
 #include <map>
@@ -10,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "console_relay.h"
 #include "protocol.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/process.h"
@@ -24,6 +26,16 @@ struct Options {
   std::filesystem::path evidence_dir;
   pid_t owner_pid = -1;
   unsigned long long owner_start_time = 0;
+};
+
+/// How a child is started anew.
+struct Restart {
+  ProcessOptions options;
+  /// The child's own copies; gone with it, so that who connects to its socket then is refused.
+  std::vector<FileDescriptor> descriptors;
+  std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
+  /// Starts in a row that ended at once.
+  int short_lives = 0;
 };
 
 /// The supervisor's event loop: parent of the VM's processes, holder of its leases, remover of its folders.
@@ -47,6 +59,8 @@ class Supervisor {
   struct Child {
     ChildProcess process;
     std::filesystem::path log;
+    /// None: it is not.
+    std::optional<Restart> restart = std::nullopt;
     /// Set when it has ended and its epilogue has, too.
     std::optional<ExitStatus> status = std::nullopt;
     std::vector<std::string> epilogue = {};
@@ -71,6 +85,9 @@ class Supervisor {
   /// Gives a process the name of one that has ended.
   nlohmann::json rename(const std::string& from, const std::string& to);
   nlohmann::json status() const;
+  void tell(const nlohmann::json& event);
+  /// Starts a child that has ended anew, if it is one for that. Says whether it did.
+  bool start_anew(const std::string& name, Child& child);
   nlohmann::json exit_event(const std::string& name) const;
   void reap();
   /// How a child and its epilogue ended; none while one of them runs.
@@ -93,6 +110,7 @@ class Supervisor {
   std::list<Connection> connections_;
   std::map<std::string, FileDescriptor> held_;
   std::map<std::string, Child> children_;
+  ConsoleRelay console_;
   bool kept_ = false;
   bool ending_ = false;
   bool save_evidence_ = false;

@@ -130,6 +130,10 @@ bool SupervisorConnection::read_messages(const Deadline& deadline) {
       continue;
     }
     const std::string name = message->at("name");
+    if (message->at("event") == "restarted") {
+      incoming_->started[name] = message->at("pid");
+      continue;
+    }
     // An exit of a process started anew since is old news.
     const auto started = incoming_->started.find(name);
     if (started == incoming_->started.end() || started->second == message->at("pid")) {
@@ -182,13 +186,17 @@ pid_t SupervisorConnection::spawn(const SupervisedProcess& process) {
       {"name", process.name},
       {"argv", process.argv},
       {"log", process.log_file},
+      {"directory", process.directory.string()},
+      {"serial", process.serial.string()},
       {"descriptors", process.descriptors},
       {"epilogue", process.epilogue},
-      {"needed_by", process.needed_by}}.dump()));
+      {"needed_by", process.needed_by},
+      {"restarts", process.restarts}}.dump()));
   const pid_t pid = reply.at("pid");
-  incoming_->started[process.name] = pid;
+  // It may have been started anew by now.
+  const pid_t current = incoming_->started.try_emplace(process.name, pid).first->second;
   // The end of an earlier process of this name may have arrived together with the answer.
-  if (const auto old = incoming_->exits.find(process.name); old != incoming_->exits.end() && old->second.pid != pid) {
+  if (const auto old = incoming_->exits.find(process.name); old != incoming_->exits.end() && old->second.pid != current) {
     incoming_->exits.erase(old);
   }
   return pid;
@@ -238,8 +246,12 @@ std::optional<SupervisedExit> SupervisorConnection::wait_exit(const std::string&
 SupervisorStatus SupervisorConnection::status() {
   const std::lock_guard lock(mutex_);
   const json reply = json::parse(request(json{{"op", "status"}}.dump()));
-  return {reply.at("name"), reply.at("pid"), reply.at("owned"), reply.at("kept"),
-          reply.at("processes").get<std::map<std::string, pid_t>>()};
+  return {reply.at("name"),
+          reply.at("pid"),
+          reply.at("owned"),
+          reply.at("kept"),
+          reply.at("processes").get<std::map<std::string, pid_t>>(),
+          reply.at("consoles").get<std::set<std::string>>()};
 }
 
 void SupervisorConnection::keep() {

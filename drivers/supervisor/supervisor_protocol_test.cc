@@ -111,7 +111,7 @@ class OtherSupervisorTest : public SupervisorTest {
 };
 
 TEST_F(OtherSupervisorTest, OfAnotherVersionIsRefused) {
-  use(R"(echo '{"ok":true,"protocol":1,"version":"99.1","pid":1,"start_time":0,"ended":[]}' >&3)");
+  use(R"(echo '{"ok":true,"protocol":2,"version":"99.1","pid":1,"start_time":0,"ended":[]}' >&3)");
   EXPECT_NE(message([&] { (void)start(); }).find("it is of version 99.1, this library of " VMTEST_VERSION), std::string::npos);
 }
 
@@ -143,7 +143,7 @@ TEST_F(OtherSupervisorTest, ThatIsNoProgramIsAnError) {
 }
 
 TEST(SupervisorProgramTest, SaysItsVersion) {
-  EXPECT_EQ(exec_tool({find_supervisor(), "--version"}, soon()).out, "vmtest-supervisor " VMTEST_VERSION " protocol 1\n");
+  EXPECT_EQ(exec_tool({find_supervisor(), "--version"}, soon()).out, "vmtest-supervisor " VMTEST_VERSION " protocol 2\n");
 }
 
 TEST(SupervisorProgramTest, StartedByAPersonSaysWhatItIs) {

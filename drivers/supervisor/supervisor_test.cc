@@ -452,5 +452,48 @@ TEST_F(SupervisorTest, ServesSeveralThreads) {
   waiter.join();
 }
 
+/// A companion that counts its starts in a file and ends with 0, until it was started that often; then it serves.
+SupervisedProcess server(int serves_at, const std::string& descriptor = "") {
+  SupervisedProcess process = shell("echo start >> starts.txt; if [ $(wc -l < starts.txt) -ge " + std::to_string(serves_at) +
+                                        " ]; then : > serving.txt; exec sleep 60; fi; exit 0",
+                                    "server");
+  process.needed_by = "hypervisor";
+  process.restarts = true;
+  if (!descriptor.empty()) process.descriptors = {{descriptor, 3}};
+  return process;
+}
+
+TEST_F(SupervisorTest, WhatServesOneConnectionIsStartedAnewWithItsDescriptors) {
+  const auto vm = start();
+  (void)vm->spawn(shell("exec sleep 60"));
+  const fs::path path = folder_.path() / "server.sock";
+  {
+    const FileDescriptor listener = listen_unix(path);
+    vm->hold("socket", listener.get());
+  }
+  const pid_t first = vm->spawn(server(3, "socket"));
+  vm->release("socket");
+  ASSERT_TRUE(wait_until([&] { return fs::exists(work_dir() / "serving.txt"); }, soon()));
+  EXPECT_EQ(read_file(work_dir() / "starts.txt"), "start\nstart\nstart\n");
+  EXPECT_NE(vm->status().processes.at("server"), first);
+  EXPECT_TRUE(connect_unix(path)) << "it did not get the socket again";
+  // Its end is told as that of any other, and nobody keeps its socket then.
+  vm->signal("hypervisor", SIGKILL);
+  const auto exit = vm->wait_exit("server", 20s);
+  ASSERT_TRUE(exit);
+  EXPECT_TRUE(exit->told);
+  EXPECT_THROW((void)connect_unix(path), std::system_error);
+}
+
+TEST_F(SupervisorTest, WhatEndsAtOnceAgainAndAgainTakesWhoNeedsItAlong) {
+  const auto vm = start();
+  (void)vm->spawn(shell("exec sleep 60"));
+  (void)vm->spawn(server(1000));
+  const auto exit = vm->wait_exit("hypervisor", 20s);
+  ASSERT_TRUE(exit && exit->cause);
+  EXPECT_EQ(exit->cause->name, "server");
+  EXPECT_TRUE(exit->cause->status.ok());
+}
+
 }  // namespace
 }  // namespace vmtest

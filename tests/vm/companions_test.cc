@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
+#include <iomanip>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -57,8 +58,9 @@ TEST_F(SharedFolderTest, FilesGoBothWays) {
 TEST_F(SharedFolderTest, ReadOnlyIsTheHostsWord) {
   EXPECT_EQ(vm().run("cat /srv/source/word").out, "from the host\n");
   EXPECT_FALSE(vm().exec("echo x > /srv/source/word").ok());
-  // What the guest mounts it as does not matter.
-  vm().run("mkdir /root/again && mount -t virtiofs -o rw source /root/again");
+  // What the guest mounts it as does not matter: anew, since a second mount would share what the first one made read-only.
+  vm().run("umount /srv/source && mkdir /root/again && mount -t virtiofs -o rw source /root/again");
+  EXPECT_TRUE(vm().exec("grep ' /root/again virtiofs rw' /proc/mounts").ok());
   EXPECT_FALSE(vm().exec("echo x > /root/again/new").ok());
   EXPECT_FALSE(vm().exec("echo x > /root/again/word").ok());
   EXPECT_FALSE(vm().exec("rm -f /root/again/word").ok());
@@ -96,14 +98,21 @@ TEST_F(SharedFolderTest, EndOfItsServerIsTold) {
   EXPECT_EQ(vm().state(), VmState::Failed);
 }
 
+/// TPM2_GetRandom of 8 bytes: tag TPM_ST_NO_SESSIONS, size 12, command code 0x17b.
+constexpr const char* kGetRandom = "80010000000c0000017b0008";
+
 class TpmTest : public VmTest {
  protected:
   VmSpec spec() const override { return {.tpm = true}; }
-  /// Has the TPM execute a command, given as octal escapes of printf, and returns its answer in hex.
+  /// Has the TPM execute a command and returns its answer, both in hex.
   std::string answer(const std::string& command) {
+    std::ostringstream escapes;
+    for (std::size_t i = 0; i < command.size(); i += 2) {
+      escapes << "\\" << std::oct << std::setw(3) << std::setfill('0') << std::stoi(command.substr(i, 2), nullptr, 16);
+    }
     // One descriptor, since the device answers who asked.
     return vm()
-        .run("exec 3<>/dev/tpm0; printf '" + command +
+        .run("exec 3<>/dev/tpm0; printf '" + escapes.str() +
              "' >&3; dd bs=4096 count=1 <&3 2> /dev/null | od -An -v -tx1 | "
              "tr -d ' \\n'")
         .out;
@@ -112,13 +121,25 @@ class TpmTest : public VmTest {
 
 TEST_F(TpmTest, DrawsRandomNumbers) {
   EXPECT_EQ(vm().run("cat /sys/class/tpm/tpm0/tpm_version_major").out, "2\n");
-  // TPM2_GetRandom of 8 bytes: tag TPM_ST_NO_SESSIONS, size 12, command code 0x17b. The answer: the tag, size 20, success, 8
-  // bytes.
-  const std::string get_random = "\\200\\001\\000\\000\\000\\014\\000\\000\\001\\173\\000\\010";
-  const std::string first = answer(get_random);
+  // The answer: the tag, size 20, success, 8 bytes.
+  const std::string first = answer(kGetRandom);
   EXPECT_EQ(first.substr(0, 24), "800100000014000000000008") << first;
   EXPECT_EQ(first.size(), 40U);
-  EXPECT_NE(answer(get_random), first);
+  EXPECT_NE(answer(kGetRandom), first);
+}
+
+TEST_F(TpmTest, KeepsItsStateOverAPowerOff) {
+  const auto code = [](const std::string& answer) { return answer.substr(12, 8); };
+  // TPM2_NV_ReadPublic, and TPM2_NV_DefineSpace of 8 bytes, by its owner, whose password is empty.
+  const std::string read_public = "80010000000e0000016901500001";
+  ASSERT_NE(code(answer(read_public)), "00000000");
+  ASSERT_EQ(code(answer("80020000002d0000012a40000001"
+                        "00000009400000090000000000"
+                        "0000000e01500001000b0202000200000008")),
+            "00000000");
+  vm().shutdown();
+  vm().start();
+  EXPECT_EQ(code(answer(read_public)), "00000000");
 }
 
 TEST_F(TpmTest, IsNoneWithoutTheWish) {
@@ -126,6 +147,24 @@ TEST_F(TpmTest, IsNoneWithoutTheWish) {
   spec.network = this->spec().network;
   Vm other = Vm::boot(spec);
   EXPECT_FALSE(other.exec("test -e /dev/tpm0").ok());
+}
+
+class RebootTest : public TpmTest {
+ protected:
+  VmSpec spec() const override {
+    return {.shared_folders = {{.host_path = folder_.path(), .tag = "src", .mount_point = "/srv/src"}}, .tpm = true};
+  }
+
+  TemporaryDirectory folder_;
+};
+
+TEST_F(RebootTest, FindsFolderAndTpmAgain) {
+  vm().run("echo before > /srv/src/before");
+  vm().reboot();
+  vm().run("mkdir -p /root/again && mount -t virtiofs src /root/again && echo after > /root/again/after");
+  EXPECT_EQ(read_file(folder_.path() / "before"), "before\n");
+  EXPECT_EQ(read_file(folder_.path() / "after"), "after\n");
+  EXPECT_EQ(answer(kGetRandom).size(), 40U);
 }
 
 /// Set in the process that is to be killed.

@@ -7,6 +7,8 @@
 #include <thread>
 #include <utility>
 
+#include "vmtest/host/socket.h"
+#include "vmtest/router_driver.h"
 #include "vmtest/supervisor.h"
 #include "vmtest/vm_test.h"
 
@@ -19,10 +21,23 @@ class TinyLifeCycleTest : public VmTest {};
 
 TEST_F(TinyLifeCycleTest, RebootWaitsForTheNewBoot) {
   const std::string before = vm().run("cat /proc/sys/kernel/random/boot_id").out;
-  vm().run("echo kept > /root/file && sync");
+  vm().run("echo kept > /root/file && sync; echo said before > /dev/console");
   vm().reboot();
   EXPECT_NE(vm().run("cat /proc/sys/kernel/random/boot_id").out, before);
   EXPECT_EQ(vm().run("cat /root/file").out, "kept\n");
+  EXPECT_NE(vm().console().text().find("said before"), std::string::npos) << "the log was begun anew";
+}
+
+TEST_F(TinyLifeCycleTest, ConsoleIsTypedTo) {
+  const ConsoleEndpoint console = RouterDriver().console_endpoint(vm().handle());
+  ASSERT_EQ(console.kind, ConsoleEndpoint::Kind::UnixSocket);
+  const auto reader = vm().spawn({"sh", "-c", "echo reads; exec head -n 1 /dev/console"});
+  vm().wait_until([&] { return !reader->stdout_so_far().empty(); }, 20s, "somebody in the guest to read");
+  const FileDescriptor person = connect_unix(console.address);
+  // A line that comes before somebody reads it waits in the terminal.
+  write_all(person.get(), "typed\r");
+  EXPECT_EQ(reader->wait(20s).out, "reads\ntyped\n");
+  EXPECT_NE(vm().console().wait_for("typed", 20s), "") << "the guest's terminal echoes it";
 }
 
 TEST_F(TinyLifeCycleTest, ShutdownIsGracefulAndStartBootsAgain) {

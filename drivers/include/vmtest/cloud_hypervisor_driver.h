@@ -14,20 +14,22 @@ namespace cloud_hypervisor {
 class ApiVm;
 }
 
-/// Drives Cloud Hypervisor (https://www.cloudhypervisor.org), v52 or newer: its program is VMTEST_CLOUD_HYPERVISOR, else
+/// Drives Cloud Hypervisor (https://www.cloudhypervisor.org), v51 or newer: its program is VMTEST_CLOUD_HYPERVISOR, else
 /// `cloud-hypervisor` in PATH. x86_64 and aarch64 guests by KVM. It has no network of its own: a card is on a TAP, which it
-/// makes.
+/// makes. A boot by UEFI takes the firmware that VMTEST_CLOUD_HYPERVISOR_FIRMWARE names, one made for it: CLOUDHV.fd.
 ///
 /// By its API (DriverKind::CloudHypervisor) it does everything below; by its command line alone (CloudHypervisorCli) a VM starts
 /// and ends, and the guest is told of neither: there is no power button, no pause, no snapshot, no device that comes later.
 ///
 /// Files in the VM's work folder: handle.json, command_line.txt, console.log, events.json (its event monitor),
-/// cloud-hypervisor.log; by the API vm.json (what it was asked to create). Sockets in its runtime folder: api.sock, vsock.sock.
+/// cloud-hypervisor.log; by the API vm.json (what it was asked to create). Sockets in its runtime folder: api.sock, console.sock,
+/// vsock.sock.
 class CloudHypervisorDriver final : public SupervisedDriver,
                                     private TemplateFacet,
                                     private HotplugFacet,
                                     private ResizeFacet,
-                                    private InspectionFacet {
+                                    private InspectionFacet,
+                                    private MigrationFacet {
  public:
   enum class Mode { Api, CommandLine };
   explicit CloudHypervisorDriver(Mode mode = Mode::Api);
@@ -36,10 +38,12 @@ class CloudHypervisorDriver final : public SupervisedDriver,
   [[nodiscard]] DiskNeeds disk_needs() const override;
   [[nodiscard]] Support support(Capability capability) const override;
   [[nodiscard]] ConsoleEndpoint console_endpoint(const VmHandle& vm) const override;
+  [[nodiscard]] bool has_own_firmware() const override { return true; }
   [[nodiscard]] TemplateFacet* templates() override { return mode_ == Mode::Api ? this : nullptr; }
   [[nodiscard]] HotplugFacet* hotplug() override { return mode_ == Mode::Api ? this : nullptr; }
   [[nodiscard]] ResizeFacet* resizing() override { return mode_ == Mode::Api ? this : nullptr; }
   [[nodiscard]] InspectionFacet* inspection() override { return mode_ == Mode::Api ? this : nullptr; }
+  [[nodiscard]] MigrationFacet* migration() override { return mode_ == Mode::Api ? this : nullptr; }
 
  private:
   [[nodiscard]] std::unique_ptr<SupervisedVm> make_vm(const VmHandle& vm, std::shared_ptr<SupervisorConnection> supervisor,
@@ -70,6 +74,8 @@ class CloudHypervisorDriver final : public SupervisedDriver,
   [[nodiscard]] std::vector<Counter> counters(const VmHandle& vm, const Deadline& deadline) override;
   void inject_nmi(const VmHandle& vm, const Deadline& deadline) override;
   void dump_memory(const VmHandle& vm, const std::filesystem::path& file, const Deadline& deadline) override;
+
+  MigrationReport migrate(const VmHandle& vm, const MachineConfig& machine, const Deadline& deadline) override;
 
   const Mode mode_;
 };

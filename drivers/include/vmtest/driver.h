@@ -29,8 +29,6 @@ struct ConsoleEndpoint {
   std::string address;
   /// File that receives everything the guest prints, readable while it runs; empty when there is none.
   std::filesystem::path log;
-  /// Whether each start() begins the log anew, and so does whatever else starts the hypervisor.
-  bool log_begins_anew = false;
 };
 
 /// What kinds of disk file a driver takes.
@@ -75,6 +73,10 @@ class Driver {
   /// The guest's address as the host reaches it (127.0.0.1 on a user-mode network). Throws Error when it is not known yet.
   [[nodiscard]] virtual std::string guest_ip(const VmHandle& vm) = 0;
   [[nodiscard]] virtual ConsoleEndpoint console_endpoint(const VmHandle& vm) const = 0;
+
+  /// Whether a boot by UEFI takes firmware that the driver has itself, without variables of the VM's own: MachineConfig::uefi is
+  /// left out then.
+  [[nodiscard]] virtual bool has_own_firmware() const { return false; }
 
   /// Waits up to `timeout` for the hypervisor's end and returns how it ended; empty while it runs.
   [[nodiscard]] virtual std::optional<VmExit> wait_exit(const VmHandle& vm, std::chrono::milliseconds timeout) = 0;

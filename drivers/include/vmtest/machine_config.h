@@ -50,7 +50,7 @@ struct NicConfig {
   NicKind kind = NicKind::User;
   /// Locally administered unicast MAC, lower case, colons.
   std::string mac_address;
-  /// Tap: the device's name; made by prepare() when empty.
+  /// Tap: the device's name; when empty, prepare() or the hypervisor makes one.
   std::string tap_name = {};
   /// The host's address on the TAP that was made for a card when it was plugged in, see PluggedNic.
   std::string host_address = {};

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 
 #include "vmtest/deadline.h"
 #include "vmtest/machine_config.h"
@@ -9,14 +10,14 @@
 
 namespace vmtest {
 
-/// What a live migration took, in the hypervisor's own count.
+/// What a live migration took, in the hypervisor's own count. What it does not tell is left out.
 struct MigrationReport {
-  /// From the request to the end of the first process.
+  /// From the request until the guest went on.
   std::chrono::milliseconds total{0};
   /// How long the guest stood still.
-  std::chrono::milliseconds downtime{0};
+  std::optional<std::chrono::milliseconds> downtime = {};
   /// Bytes of guest memory that were sent, those sent again because the guest wrote to them included.
-  std::uint64_t memory_bytes = 0;
+  std::optional<std::uint64_t> memory_bytes = {};
 };
 
 /// What a driver offers that can move a running guest into another process of its hypervisor: Driver::migration(). The same rules

@@ -39,6 +39,7 @@ class RouterDriver final : public Driver,
   [[nodiscard]] DiskNeeds disk_needs() const override { return chosen_->disk_needs(); }
   [[nodiscard]] Support support(Capability capability) const override { return chosen_->support(capability); }
 
+  [[nodiscard]] bool has_own_firmware() const override { return chosen_->has_own_firmware(); }
   [[nodiscard]] VmHandle prepare(const PrepareRequest& request) override { return chosen_->prepare(request); }
   VmHandle start(const VmHandle& vm, const MachineConfig& machine) override { return driver_of(vm).start(vm, machine); }
   VmHandle stop(const VmHandle& vm, std::chrono::milliseconds timeout) override { return driver_of(vm).stop(vm, timeout); }

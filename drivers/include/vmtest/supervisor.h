@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,6 +37,12 @@ struct SupervisedProcess {
   std::vector<std::string> argv;
   /// File below work_dir that receives its standard output and error.
   std::string log_file;
+  /// Its working directory, which must be there; empty: the VM's work_dir.
+  std::filesystem::path directory = {};
+  /// A Unix socket that it makes, where it offers the guest's serial port to one at a time; relative to its working directory.
+  /// The supervisor connects to it as soon as it is there, appends what comes to console.log in work_dir and relays it to one
+  /// person at a time who connects to console.sock in runtime_dir, as long as such a process runs. Empty: none.
+  std::filesystem::path serial = {};
   /// Descriptors given before with hold(), and the number each has in the process (3 and up).
   std::vector<std::pair<std::string, int>> descriptors = {};
   /// Run when the process has ended, however it ended, before its end is told of or its VM's folders go: it undoes what the
@@ -44,6 +51,9 @@ struct SupervisedProcess {
   /// Name of a process that cannot do without this one. It is killed when this one ends other than with exit code 0; this one is
   /// told to end (SIGTERM) when it has ended.
   std::string needed_by = {};
+  /// Whether it is started anew, with the same descriptors, when it ends with exit code 0 while that process runs: it serves one
+  /// connection, and the next one is coming. One that ends at once a few times over is not; the process that needs it is killed.
+  bool restarts = false;
 };
 
 /// How a supervised process ended.
@@ -71,6 +81,8 @@ struct SupervisorStatus {
   bool kept = false;
   /// Running processes: name to pid.
   std::map<std::string, pid_t> processes;
+  /// Names of those to whose serial port it is connected.
+  std::set<std::string> consoles = {};
 };
 
 /// A connection to the small process that stands between this process and a hypervisor (`vmtest-supervisor`), and cleans

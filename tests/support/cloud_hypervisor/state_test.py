@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import unittest
 from typing import Any
 
@@ -181,7 +182,6 @@ class SnapshotTest(StateCase):
 
 class MigrationTest(StateCase):
     def migrate(self, url: str, source: Simulator, target: Simulator, **more: Any) -> None:
-        import threading
 
         answers: list[tuple[int, Any]] = []
         receiver = threading.Thread(
@@ -238,6 +238,34 @@ class MigrationTest(StateCase):
         self.assertEqual(source.wait(), 0)
         self.assertEqual(target.get("vm.info")[1]["state"], "Paused")
 
+    def testWhatTwoProcessesCannotHaveStopsIt(self) -> None:
+        """A vsock socket is bound by its path, a TAP that is named serves one process; the source goes on."""
+        devices: dict[str, dict[str, Any]] = {"vsock": {"vsock": {"cid": 3, "socket": f"{self.folder}/vsock"}}}
+        if os.access("/dev/net/tun", os.W_OK) and os.geteuid() == 0:
+            devices["tap"] = {"net": [{"tap": f"vmtest{os.getpid()}"}]}
+        for name, config in devices.items():
+            with self.subTest(name):
+                self.serial = self.folder / f"serial-{name}"
+                config |= {"serial": {"mode": "File", "file": str(self.serial)}}
+                source, target = Simulator(self.folder, name=f"{name}1"), Simulator(self.folder, name=f"{name}2")
+                self.addCleanup(target.close)
+                self.addCleanup(source.close)
+                self.assertAnswer(204, source.put("vm.create", self.config(**config)))
+                self.assertAnswer(204, source.put("vm.boot"))
+                url = f"unix:{self.folder}/migration-{name}"
+
+                answers: list[tuple[int, Any]] = []
+                receiver = threading.Thread(
+                    target=lambda: answers.append(target.put("vm.receive-migration", {"receiver_url": url}))
+                )
+                receiver.start()
+                target.wait_event("vm migration-receive-ready")
+                self.assertAnswer(204, source.put("vm.send-migration", {"destination_url": url}))
+                receiver.join(60)
+                self.assertAnswer(500, answers[0], "Migration was aborted")
+                source.wait_event("vm migration-failed")
+                wait_for(lambda: source.put("vm.nmi")[0] == 204, "the VM to be back")
+
     def testNobodyListeningLeavesTheSourceRunning(self) -> None:
         source = self.running()
         self.assertAnswer(204, source.put("vm.send-migration", {"destination_url": f"unix:{self.folder}/none"}))
@@ -273,7 +301,6 @@ class MigrationTest(StateCase):
         self.assertAnswer(500, answer, "Can't receive a migration when a VM is already created")
 
     def testSenderThatGoesAwayIsAnError(self) -> None:
-        import threading
 
         target = self.another("2")
         path = f"{self.folder}/migration"

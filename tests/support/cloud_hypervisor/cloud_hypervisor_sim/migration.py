@@ -329,6 +329,10 @@ class _Incoming:
             layout = Layout(**message["layout"])
         except (KeyError, TypeError, shapes.ShapeError) as error:
             raise receive_fault("Error deserialising config", str(error)) from None
+        for net in config["net"] or []:
+            if net["fds"] is not None:
+                # The numbers are another process' own.
+                net["fds"] = [-1] * len(net["fds"])
         update_zones(self._request["zone_updates"], config)
         self._vm = self._vmm.adopt(config, layout)
         self._vm.start_qemu(incoming=True, paused=True)
