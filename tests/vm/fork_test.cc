@@ -72,6 +72,21 @@ TEST_F(ForkTest, EachIsAMachineOfItsOwn) {
   EXPECT_NE(one.ssh_port(), two.ssh_port());
 }
 
+TEST_F(ForkTest, TimelineTellsWhereItsTimeWent) {
+  Vm vm = Vm::boot();
+  std::vector<std::string> steps;
+  for (const TimelineEvent& event : vm.timeline().events()) {
+    if (event.what != "kernel") steps.push_back(event.what);  // which may come late
+  }
+  const std::vector<std::string> expected = {"template",     "admission",      "clone",  "process", "monitor",
+                                             "hypervisor",   "refresh",        "marker", "tcp",     "banner",
+                                             "key exchange", "authentication", "ssh"};
+  EXPECT_EQ(steps, expected) << vm.timeline().text();
+  const BootPhases phases = vm.boot_phases();
+  EXPECT_GT(phases.restore, 0);
+  EXPECT_NEAR(phases.process + phases.monitor + phases.restore, phases.hypervisor, 1e-5);
+}
+
 TEST_F(ForkTest, RandomNumbersDiffer) {
   std::set<std::string> kernels;
   std::set<std::string> servers;
