@@ -3,17 +3,17 @@
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
-#include <sched.h>
-#include <sys/mount.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <filesystem>
+#include <future>
 #include <set>
 
 #include "fork_test.h"
 #include "image.h"
+#include "own_ledger.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/ledger.h"
@@ -276,10 +276,7 @@ TEST_F(ForkTest, PoolHandsOverReadyVmsAndDropsTheRest) {
 }
 
 TEST_F(ForkTest, PoolGivesItsStockToWhoWaits) {
-  // A ledger that no test beside this one takes anything from.
-  if (::unshare(CLONE_NEWNS) != 0) GTEST_SKIP() << "a mount namespace needs root";
-  ASSERT_EQ(::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
-  ASSERT_EQ(::mount("tmpfs", ledger_dir().c_str(), "tmpfs", 0, "mode=700"), 0);
+  if (!testing::take_own_ledger()) GTEST_SKIP() << "a ledger of its own needs root";
   const Variable limit("VMTEST_MAX_VCPUS", "2");
   VmPool pool({}, 2);
   ASSERT_TRUE(testing::wait_until([&] { return pool.ready() == 2; }, Deadline::after(120s)));

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "image.h"
+#include "own_ledger.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/ledger.h"
@@ -108,11 +109,7 @@ class KillTest : public ::testing::Test {
     const unsigned seed = given != nullptr ? static_cast<unsigned>(std::stoul(given)) : std::random_device{}();
     std::printf("seed %u (VMTEST_KILL_SEED repeats it)\n", seed);
     random_.seed(seed);
-    own_ledger_ = ::unshare(CLONE_NEWNS) == 0;  // needs root
-    if (own_ledger_) {
-      ASSERT_EQ(::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
-      ASSERT_EQ(::mount("tmpfs", ledger_dir().c_str(), "tmpfs", 0, "mode=700"), 0);
-    }
+    own_ledger_ = testing::take_own_ledger();
     // A home of its own, so that what is left can be told from other tests' VMs. The images are the user's.
     std::filesystem::create_directories(home_ / "data");
     std::filesystem::create_directory_symlink(data_dir() / "images", home_ / "data" / "images");
