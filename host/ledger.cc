@@ -35,9 +35,22 @@ constexpr std::chrono::milliseconds kAdmissionPoll{10};
 struct Record {
   std::uint32_t memory_mib = 0;
   std::uint32_t vcpus = 0;
-  char name[kRecordSize - 8] = {};
+  char name[kRecordSize - 16] = {};
+  /// Milliseconds of the monotonic clock.
+  std::int64_t admitted_at = 0;
 };
 static_assert(sizeof(Record) == kRecordSize);
+
+std::int64_t now_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// What a VM is expected to take yet: less and less, since it takes its memory as it boots, and of most the host has seen a part.
+unsigned long yet_to_take(const Record& record, std::chrono::milliseconds settle_time) {
+  const std::int64_t left = record.admitted_at + settle_time.count() - now_ms();
+  if (left <= 0 || left > settle_time.count()) return 0;
+  return static_cast<unsigned long>(record.memory_mib * static_cast<double>(left) / static_cast<double>(settle_time.count()));
+}
 
 /// The ledger's own short lock; waits for whoever changes it at the moment.
 class Mutex {
@@ -75,6 +88,7 @@ void take_slot(int fd, const VmResources& vm) {
   Record record;
   record.memory_mib = vm.memory_mib;
   record.vcpus = vm.vcpus;
+  record.admitted_at = now_ms();
   vm.name.copy(record.name, sizeof record.name - 1);
   for (off_t slot = 0; slot < kMostVms; ++slot) {
     if (!try_lock_byte(fd, kVmsAt + slot)) continue;
@@ -130,8 +144,10 @@ Ledger::Limits Ledger::default_limits() {
   const long page_size = ::sysconf(_SC_PAGESIZE);
   const long cpus = std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN));
   const auto memory_mib = static_cast<unsigned>(static_cast<double>(pages) * static_cast<double>(page_size) * 0.9 / (1 << 20));
-  return {from_environment("VMTEST_MAX_MEMORY_MIB", memory_mib),
-          from_environment("VMTEST_MAX_VCPUS", static_cast<unsigned>(cpus * 4))};
+  Limits limits;
+  limits.memory_mib = from_environment("VMTEST_MAX_MEMORY_MIB", memory_mib);
+  limits.vcpus = from_environment("VMTEST_MAX_VCPUS", static_cast<unsigned>(cpus * 4));
+  return limits;
 }
 
 Ledger::Ledger() : Ledger(ledger_dir() / "ledger", default_limits()) {}
@@ -177,13 +193,15 @@ std::vector<Lease> Ledger::admit(const std::vector<VmResources>& vms, const Dead
           turn == Turn::Next || ticket == 0 || !range_is_locked(queue.get(), kTicketsAt, static_cast<off_t>(ticket));
       unsigned long memory_taken = 0;
       unsigned long vcpus_taken = 0;
+      unsigned long memory_to_come = 0;
       for (const off_t slot : living_slots(queue.get())) {
         const Record record = read_record(queue.get(), slot);
         memory_taken += record.memory_mib;
         vcpus_taken += record.vcpus;
+        memory_to_come += yet_to_take(record, limits_.settle_time);
       }
       // What others than our VMs take counts too, but must not keep the only one waiting for ever.
-      const bool fits_now = memory_taken == 0 || memory <= available_memory_mib();
+      const bool fits_now = memory_taken == 0 || memory + memory_to_come <= available_memory_mib();
       if (first && fits_now && memory_taken + memory <= limits_.memory_mib && vcpus_taken + vcpus <= limits_.vcpus) {
         std::vector<Lease> leases;
         for (const VmResources& vm : vms) {

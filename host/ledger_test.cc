@@ -11,11 +11,13 @@
 #include <atomic>
 #include <cstdlib>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "ledger_platform.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/socket.h"
@@ -26,6 +28,8 @@ namespace {
 
 using namespace std::chrono_literals;
 using testing::wait_until;
+
+constexpr unsigned kNoLimit = std::numeric_limits<unsigned>::max();
 
 Deadline soon() { return Deadline::after(20s); }
 
@@ -102,6 +106,25 @@ TEST_F(LedgerTest, TellsWhetherSomebodyWaits) {
 TEST_F(LedgerTest, WaitsForCpus) {
   const auto held = ledger_.admit({{"hog", 1, 8}}, soon());
   EXPECT_THROW((void)other().admit({{"late", 1, 1}}, Deadline::after(30ms)), Timeout);
+}
+
+TEST_F(LedgerTest, WhatTheHostHasToSpareIsALimitUnlessNothingRuns) {
+  Ledger ledger(folder_.path() / "ledger", {kNoLimit, 8});
+  const auto too_much = static_cast<unsigned>(2 * available_memory_mib());
+  EXPECT_EQ(ledger.admit({{"alone", too_much, 1}}, Deadline::after(0s)).size(), 1U);
+  const auto held = ledger.admit({{"small", 1, 1}}, Deadline::after(0s));
+  EXPECT_THROW((void)ledger.admit({{"second", too_much, 1}}, Deadline::after(0s)), Timeout);
+  EXPECT_EQ(ledger.admit({{"another small", 1, 1}}, Deadline::after(0s)).size(), 1U);
+}
+
+TEST_F(LedgerTest, WhatIsAdmittedTogetherFitsThoughNothingIsTakenYet) {
+  Ledger ledger(folder_.path() / "ledger", {kNoLimit, 8});
+  const auto most = static_cast<unsigned>(available_memory_mib() * 6 / 10);
+  const auto held = ledger.admit({{"first", most, 1}}, Deadline::after(0s));
+  EXPECT_THROW((void)ledger.admit({{"second", most, 1}}, Deadline::after(0s)), Timeout);
+  // Given its time, it has taken what it takes, and the host's available memory tells the rest.
+  Ledger later(folder_.path() / "ledger", {kNoLimit, 8, 100ms});
+  EXPECT_EQ(later.admit({{"third", most, 1}}, soon()).size(), 1U);
 }
 
 TEST_F(LedgerTest, NeverFittingIsUnsupportedAtOnce) {
@@ -267,7 +290,7 @@ TEST_F(LedgerTest, ListsPortsInOrder) {
 TEST_F(LedgerTest, LongNamesAreCut) {
   const auto leases = ledger_.admit({{std::string(500, 'n'), 1, 1}}, soon());
   ASSERT_EQ(ledger_.admitted().size(), 1U);
-  EXPECT_EQ(ledger_.admitted()[0].name, std::string(119, 'n'));
+  EXPECT_EQ(ledger_.admitted()[0].name, std::string(111, 'n'));
 }
 
 TEST_F(LedgerTest, RemovedFileIsMadeAnew) {

@@ -97,6 +97,21 @@ TEST_P(ConnectionTest, ConnectsAtTheFirstCallAndStays) {
   EXPECT_EQ(session().exec("echo $PPID").out, first);  // the same process of the server
 }
 
+TEST_P(ConnectionTest, TellsItsSteps) {
+  EXPECT_TRUE(session().connect_steps().empty());
+  const auto before = Clock::now();
+  session().connect();
+  std::vector<std::string_view> names;
+  std::vector<Clock::time_point> moments = {before};
+  for (const Step& step : session().connect_steps()) {
+    names.push_back(step.what);
+    moments.push_back(step.at);
+  }
+  moments.push_back(Clock::now());
+  EXPECT_THAT(names, testing::ElementsAre("tcp", "banner", "key exchange", "authentication"));
+  EXPECT_TRUE(std::is_sorted(moments.begin(), moments.end()));
+}
+
 TEST_P(ConnectionTest, WrongHostKeyIsRefusedNamingBothFingerprints) {
   SshOptions options = peer().session_options();
   const std::string real = ssh_fingerprint(options.host_key);

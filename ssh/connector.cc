@@ -201,21 +201,28 @@ Endpoint resolve(const SshOptions& options) {
   return endpoint;
 }
 
-SessionPtr connect(const SshOptions& options, const Endpoint& endpoint, int interrupt, SessionLog& log) {
+SessionPtr connect(const SshOptions& options, const Endpoint& endpoint, int interrupt, SessionLog& log,
+                   std::vector<Step>& steps) {
   const auto started = std::chrono::steady_clock::now();
   const Attempt attempt{options, endpoint, interrupt, Deadline::after(options.connect_timeout)};
   std::chrono::milliseconds pause = kFirstPause;
   for (int count = 1;; ++count) {
     std::string reason;
+    steps.clear();
+    const auto done = [&](std::string_view what) { steps.push_back({what, std::chrono::steady_clock::now()}); };
     try {
       FileDescriptor fd = attempt.connect_socket();
+      done("tcp");
       attempt.await_banner(fd.get());
+      done("banner");
       SessionPtr session = attempt.exchange_keys(std::move(fd));
       attempt.check_host_key(session.get());
-      const auto keys = std::chrono::steady_clock::now();
+      done("key exchange");
+      const auto keys = steps.back().at;
       attempt.authenticate(session.get());
+      done("authentication");
       log.line("connect " + endpoint.text + ": attempt " + std::to_string(count) + " succeeded, authentication took " +
-                   format_seconds(std::chrono::steady_clock::now() - keys) + ", all of it",
+                   format_seconds(steps.back().at - keys) + ", all of it",
                started);
       return session;
     } catch (const Retry& retry) {

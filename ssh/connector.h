@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 
 #include <string>
+#include <vector>
 
 #include "libssh_handles.h"
 #include "session_log.h"
@@ -25,7 +26,8 @@ struct Endpoint {
 
 /// Connects, exchanges keys, checks the host key and authenticates, again and again until it succeeds, something is wrong
 /// for good, or the deadline passes. The session is in non-blocking mode. Ends with Error soon after `interrupt` becomes
-/// readable (-1: never). Throws Timeout and Error.
-[[nodiscard]] SessionPtr connect(const SshOptions& options, const Endpoint& endpoint, int interrupt, SessionLog& log);
+/// readable (-1: never). Puts the steps of the attempt that succeeded into `steps`. Throws Timeout and Error.
+[[nodiscard]] SessionPtr connect(const SshOptions& options, const Endpoint& endpoint, int interrupt, SessionLog& log,
+                                 std::vector<Step>& steps);
 
 }  // namespace vmtest::ssh

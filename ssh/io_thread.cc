@@ -120,6 +120,11 @@ void IoThread::connect() {
   if (waiter->result->kind != ChannelEnd::Kind::Closed) waiter->result->raise();
 }
 
+std::vector<Step> IoThread::connect_steps() const {
+  const std::lock_guard lock(mutex_);
+  return connect_steps_;
+}
+
 void IoThread::reset() {
   raise_event(interrupt_);
   post([this] {
@@ -199,7 +204,12 @@ Connection* IoThread::find_connection() {
   for (auto& connection : connections_) {
     if (!connection->full()) return connection.get();
   }
-  SessionPtr session = ssh::connect(options_, endpoint_, interrupt_.get(), *log_);
+  std::vector<Step> steps;
+  SessionPtr session = ssh::connect(options_, endpoint_, interrupt_.get(), *log_, steps);
+  {
+    const std::lock_guard lock(mutex_);
+    connect_steps_ = std::move(steps);
+  }
   connections_.push_back(std::make_unique<Connection>(std::move(session), options_));
   return connections_.back().get();
 }

@@ -55,6 +55,8 @@ class IoThread {
 
   /// Waits for a connection. Not on the I/O thread. Throws as SshSession::connect() does.
   void connect();
+  /// See SshSession::connect_steps().
+  [[nodiscard]] std::vector<Step> connect_steps() const;
   /// Drops all connections and a running attempt to connect.
   void reset();
   /// Ends everything and the thread; not on the I/O thread. What is asked for later ends with "closed" at once.
@@ -85,9 +87,10 @@ class IoThread {
   std::atomic<bool> stop_ = false;
   std::atomic<bool> connected_ = false;
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::vector<std::function<void()>> tasks_;
   bool closed_ = false;
+  std::vector<Step> connect_steps_;
 
   // The I/O thread's own.
   std::vector<std::unique_ptr<Connection>> connections_;

@@ -19,7 +19,8 @@ NativeSshSession::~NativeSshSession() {
 
 NativeSshSession open_native_session(const SshOptions& options) {
   ssh::SessionLog log(options.log_file);
-  ssh::SessionPtr session = ssh::connect(options, ssh::resolve(options), -1, log);
+  std::vector<Step> steps;
+  ssh::SessionPtr session = ssh::connect(options, ssh::resolve(options), -1, log, steps);
   ssh_set_blocking(session.get(), 1);
   return NativeSshSession(session.release());
 }

@@ -54,6 +54,8 @@ SshSession::~SshSession() { io_->shut_down(); }
 
 void SshSession::connect() { io_->connect(); }
 
+std::vector<Step> SshSession::connect_steps() const { return io_->connect_steps(); }
+
 void SshSession::reset() { io_->reset(); }
 
 bool SshSession::connected() const { return io_->connected(); }

@@ -78,10 +78,17 @@ inline nlohmann::json to_json(const BootPhases& phases) {
           {"clone", phases.clone},
           {"seed", phases.seed},
           {"hypervisor", phases.hypervisor},
+          {"hypervisor.process", phases.process},
+          {"hypervisor.monitor", phases.monitor},
+          {"hypervisor.restore", phases.restore},
           {"refresh", phases.refresh},
           {"kernel", phases.kernel},
           {"marker", phases.marker},
-          {"ssh", phases.ssh}};
+          {"ssh", phases.ssh},
+          {"ssh.tcp", phases.tcp},
+          {"ssh.banner", phases.banner},
+          {"ssh.key_exchange", phases.key_exchange},
+          {"ssh.authentication", phases.authentication}};
 }
 
 }  // namespace vmtest::bench

@@ -25,12 +25,15 @@ using namespace vmtest::bench;  // NOLINT(google-build-using-namespace)
 json measure_boot(const vmtest::VmSpec& spec, const fs::path& parts) {
   const auto start = Clock::now();
   vmtest::Vm vm = vmtest::Vm::boot(spec);
+  const auto ready = Clock::now();
   vm.run("true");
+  const double exec = seconds_since(ready);
   json result = {{"ssh", seconds_since(start)}, {"forked", vm.forked()}};
   const vmtest::BootPhases phases = vm.boot_phases();
   // From the call on, up to the moment that the guest runs on.
   result["restored"] = phases.template_found + phases.admission + phases.clone + phases.hypervisor;
   result["phases"] = to_json(phases);
+  result["phases"]["exec"] = exec;
   const pid_t qemu = hypervisor_of(vm);
   result["cpu"] = cpu_seconds(qemu);
   result["pss_mib"] = memory_mib(qemu, "Pss");

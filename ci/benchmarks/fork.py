@@ -12,6 +12,9 @@ figures.pool_handover_s            a VM of a pool handed to a test body
 figures.vm_fork_pause_s            how long a VM stands still while it is forked
 figures.tests_per_minute_fork      a suite of 50 trivial tests, each with a pristine `tiny`, two jobs; and _cold
 figures.idle_fork_pss_mib          memory of an idle fork of a 256 MiB `tiny`; figures.forks_at_once: how many were held
+phases, debian_phases              where the time of a fork goes, in seconds. "ssh.banner" is a part of "ssh"; "hypervisor.monitor" is
+                                   QEMU's start up to its monitor's first answer, "hypervisor.restore" the state taken and the guest
+                                   run on; "exec" is the first command
 All are medians of --runs runs, those that take a minute each of --long-runs.
 """
 import argparse

@@ -98,6 +98,22 @@ TEST_F(QemuDriverTest, ConsoleHasSocketAndLog) {
   EXPECT_TRUE(fs::exists(console.log));
 }
 
+TEST_F(QemuDriverTest, StepsOfItsStartAreTold) {
+  const VmHandle& vm = prepare();
+  EXPECT_TRUE(driver_.start_steps(vm).empty());
+  for (int i = 0; i < 2; ++i) {
+    const auto before = std::chrono::steady_clock::now();
+    vm_ = driver_.start(*vm_, machine());
+    const std::vector<Step> steps = driver_.start_steps(vm);
+    ASSERT_EQ(steps.size(), 2U);
+    EXPECT_EQ(steps[0].what, "process");
+    EXPECT_EQ(steps[1].what, "monitor");
+    EXPECT_GT(steps[0].at, before);
+    EXPECT_GT(steps[1].at, steps[0].at);
+    vm_ = driver_.stop(*vm_, milliseconds(0));
+  }
+}
+
 TEST_F(QemuDriverTest, SecondMonitorServesOthers) {
   const VmHandle& vm = start();
   const auto other = QmpClient::connect(vm.runtime_dir / "qmp-cli.sock", Deadline::after(seconds(20)));

@@ -107,6 +107,15 @@ VmHandle SupervisedDriver::start(const VmHandle& vm, const MachineConfig& machin
   return vm;
 }
 
+std::vector<Step> SupervisedDriver::start_steps(const VmHandle& vm) const {
+  std::shared_ptr<SupervisedVm> owned;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = vms_.find(vm.id); found != vms_.end()) owned = found->second;
+  }
+  return owned ? owned->start_steps() : std::vector<Step>{};
+}
+
 VmHandle SupervisedDriver::stop(const VmHandle& vm, std::chrono::milliseconds timeout) {
   const Deadline deadline = Deadline::after(std::max(timeout, std::chrono::milliseconds(0)));
   const auto target = require(vm, "stop");

@@ -69,6 +69,10 @@ void SupervisedVm::spawn(SupervisedProcess process, const std::vector<Companion>
   process.name = program_.process;
   write_file(handle_.work_dir / "command_line.txt", format_command(process.argv) + "\n", 0600);
   forget_asked();
+  {
+    const std::lock_guard lock(mutex_);
+    start_steps_.clear();
+  }
   end_companions(companions);
   pid_t pid = -1;
   try {
@@ -81,6 +85,7 @@ void SupervisedVm::spawn(SupervisedProcess process, const std::vector<Companion>
   {
     const std::lock_guard lock(mutex_);
     process_ = std::make_shared<FileDescriptor>(supervisor::try_open_pidfd(pid));
+    start_steps_.push_back({"process", std::chrono::steady_clock::now()});
   }
   continues_ = false;
   try {
@@ -202,6 +207,14 @@ void SupervisedVm::move_to_second_process(SupervisedProcess second, const std::f
 
 void SupervisedVm::await_up(const std::function<bool()>& is_up) {
   await(is_up, [&] { return wait_exit(kLaunchPoll).has_value(); });
+  const std::lock_guard lock(mutex_);
+  // What else is waited for comes after its first answer.
+  if (start_steps_.size() == 1) start_steps_.push_back({"monitor", std::chrono::steady_clock::now()});
+}
+
+std::vector<Step> SupervisedVm::start_steps() const {
+  const std::lock_guard lock(mutex_);
+  return start_steps_;
 }
 
 void SupervisedVm::await(const std::function<bool()>& is_up, const std::function<bool()>& has_ended) const {

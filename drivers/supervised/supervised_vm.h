@@ -48,6 +48,8 @@ class SupervisedVm {
   /// Starts the hypervisor and returns when the guest runs. Throws Error with the hypervisor's own words when it does not; the
   /// hypervisor is not running then.
   virtual void launch(const MachineConfig& machine) = 0;
+  /// See Driver::start_steps().
+  [[nodiscard]] std::vector<Step> start_steps() const;
   virtual void suspend() = 0;
   virtual void resume() = 0;
   /// Tells the guest to power off, whatever state it is in. False when this hypervisor has no way to.
@@ -117,7 +119,9 @@ class SupervisedVm {
   std::atomic<bool> continues_ = false;
   /// What the VM is then.
   std::atomic<VmState> meanwhile_ = VmState::Suspended;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
+  /// Of the last spawn(). Guarded by mutex_.
+  std::vector<Step> start_steps_;
   /// Guarded by mutex_. Shared with calls that are under way when the hypervisor is started anew.
   std::shared_ptr<FileDescriptor> process_;
 };

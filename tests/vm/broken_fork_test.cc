@@ -90,6 +90,7 @@ TEST_F(BrokenForkTest, StoppedHypervisorOfAChildIsReportedInTime) {
   const auto began = std::chrono::steady_clock::now();
   const std::string text = failure_of([&] { (void)vm.fork({.name = name_ + "-child"}); });
   EXPECT_TRUE(contains(text, "no answer: the guest does not run, or has no agent")) << text;
+  EXPECT_FALSE(contains(text, "the guest hung")) << text;
   EXPECT_LT(std::chrono::steady_clock::now() - began, 16s) << "six seconds under emulation";
   const fs::path evidence = evidence_.path() / (name_ + "-child");
   EXPECT_TRUE(contains(text, "evidence in " + evidence.string())) << text;
@@ -97,6 +98,35 @@ TEST_F(BrokenForkTest, StoppedHypervisorOfAChildIsReportedInTime) {
   EXPECT_EQ(vms(name_), std::vector<std::string>{name_});
   EXPECT_TRUE(state_files(vm).empty());
   EXPECT_EQ(vm.run("echo fine").out, "fine\n");
+}
+
+TEST_F(BrokenForkTest, GuestThatHungWhenItWasForkedIsNamed) {
+  (void)Vm::boot({}, options_);           // makes the template if there is none, which may take longer
+  std::unique_ptr<GuestProcess> hanging;  // outlives the VM, whose guest could not kill it
+  Vm vm = Vm::boot({.name = name_, .boot_timeout = 1s}, options_);
+  // Whatever runs in it is frozen, its agent too.
+  hanging = vm.spawn(
+      "mkdir /tmp/all && mount -t cgroup2 none /tmp/all && mkdir /tmp/all/hung && cd /tmp/all || exit; "
+      "for process in $(cat cgroup.procs); do echo $process > hung/cgroup.procs; done 2> /dev/null; "
+      "echo 1 > hung/cgroup.freeze");
+  const auto hangs = [&] {
+    GuestCommand command{"true"};
+    command.timeout = 500ms;
+    try {
+      return !vm.exec(command).ok();
+    } catch (const Timeout&) {
+      return true;
+    }
+  };
+  ASSERT_TRUE(testing::wait_until(hangs, Deadline::after(30s)));
+  const auto began = std::chrono::steady_clock::now();
+  const std::string text = failure_of([&] { (void)vm.fork({.name = name_ + "-child"}); });
+  EXPECT_TRUE(contains(text, "the guest hung when it was forked, for VM \"" + name_ + "\" does not answer either")) << text;
+  EXPECT_TRUE(contains(text, "fork it while it answers")) << text;
+  EXPECT_LT(std::chrono::steady_clock::now() - began, 16s) << "six seconds for the child under emulation, three for the parent";
+  EXPECT_TRUE(contains(text, "evidence in " + (evidence_.path() / (name_ + "-child")).string())) << text;
+  EXPECT_EQ(vms(name_), std::vector<std::string>{name_});
+  EXPECT_TRUE(state_files(vm).empty());
 }
 
 /// Of templates.

@@ -3,17 +3,17 @@
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
-#include <sched.h>
-#include <sys/mount.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <filesystem>
+#include <future>
 #include <set>
 
 #include "fork_test.h"
 #include "image.h"
+#include "own_ledger.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/ledger.h"
@@ -79,6 +79,21 @@ TEST_F(ForkTest, EachIsAMachineOfItsOwn) {
   EXPECT_EQ(two.run("cat /etc/hostname").out, "fork-two\n");
   EXPECT_NE(one.run("cat /etc/machine-id").out, two.run("cat /etc/machine-id").out);
   EXPECT_NE(one.ssh_port(), two.ssh_port());
+}
+
+TEST_F(ForkTest, TimelineTellsWhereItsTimeWent) {
+  Vm vm = Vm::boot();
+  std::vector<std::string> steps;
+  for (const TimelineEvent& event : vm.timeline().events()) {
+    if (event.what != "kernel") steps.push_back(event.what);  // which may come late
+  }
+  const std::vector<std::string> expected = {"template",     "admission",      "clone",  "process", "monitor",
+                                             "hypervisor",   "refresh",        "marker", "tcp",     "banner",
+                                             "key exchange", "authentication", "ssh"};
+  EXPECT_EQ(steps, expected) << vm.timeline().text();
+  const BootPhases phases = vm.boot_phases();
+  EXPECT_GT(phases.restore, 0);
+  EXPECT_NEAR(phases.process + phases.monitor + phases.restore, phases.hypervisor, 1e-5);
 }
 
 TEST_F(ForkTest, RandomNumbersDiffer) {
@@ -237,16 +252,26 @@ TEST_F(ForkTest, ForksOfForksOutliveTheirParents) {
 
 TEST_F(ForkTest, TwentyAtOnceEachDoTheirOwnWork) {
   const Variable limit("VMTEST_MAX_VCPUS", "40");
-  std::vector<Vm> vms;
+  std::vector<std::future<Vm>> starts;
   for (int i = 0; i < 20; ++i) {
-    vms.push_back(Vm::boot());
-    vms.back().run("echo " + std::to_string(i) + " > /root/number");
+    starts.push_back(std::async(std::launch::async, [i] {
+      Vm vm = Vm::boot();
+      vm.run("echo " + std::to_string(i) + " > /root/number");
+      return vm;
+    }));
+  }
+  std::vector<Vm> vms;
+  for (std::future<Vm>& start : starts) vms.push_back(start.get());
+  std::vector<std::future<std::string>> work;
+  for (Vm& vm : vms) {
+    work.push_back(std::async(std::launch::async, [&vm] { return vm.run("cat /root/number").out + random_bytes(vm); }));
   }
   std::set<std::string> random;
   for (int i = 0; i < 20; ++i) {
-    Vm& vm = vms[static_cast<std::size_t>(i)];
-    EXPECT_EQ(vm.run("cat /root/number").out, std::to_string(i) + "\n");
-    random.insert(random_bytes(vm));
+    const std::string said = work[static_cast<std::size_t>(i)].get();
+    const std::string number = std::to_string(i) + "\n";
+    EXPECT_TRUE(said.starts_with(number)) << said;
+    random.insert(said.substr(number.size()));
   }
   EXPECT_EQ(random.size(), 20U);
 }
@@ -270,10 +295,7 @@ TEST_F(ForkTest, PoolHandsOverReadyVmsAndDropsTheRest) {
 }
 
 TEST_F(ForkTest, PoolGivesItsStockToWhoWaits) {
-  // A ledger that no test beside this one takes anything from.
-  if (::unshare(CLONE_NEWNS) != 0) GTEST_SKIP() << "a mount namespace needs root";
-  ASSERT_EQ(::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
-  ASSERT_EQ(::mount("tmpfs", ledger_dir().c_str(), "tmpfs", 0, "mode=700"), 0);
+  if (!testing::take_own_ledger()) GTEST_SKIP() << "a ledger of its own needs root";
   const Variable limit("VMTEST_MAX_VCPUS", "2");
   VmPool pool({}, 2);
   ASSERT_TRUE(testing::wait_until([&] { return pool.ready() == 2; }, Deadline::after(120s)));

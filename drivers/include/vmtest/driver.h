@@ -15,6 +15,7 @@
 #include "vmtest/machine_config.h"
 #include "vmtest/migration_facet.h"
 #include "vmtest/resize_facet.h"
+#include "vmtest/step.h"
 #include "vmtest/template_facet.h"
 #include "vmtest/vm_exit.h"
 #include "vmtest/vm_handle.h"
@@ -59,6 +60,9 @@ class Driver {
   /// Prepared or Stopped -> Running. The machine must be complete by now: its disks exist. Returns when the hypervisor
   /// runs the guest; throws Error with the hypervisor's own words when it refuses.
   virtual VmHandle start(const VmHandle& vm, const MachineConfig& machine) = 0;
+  /// How far the last start() by this object got, and when: "process" with the hypervisor's process running, "monitor" with the
+  /// hypervisor answering. Empty when the driver does not tell, or another process started the VM.
+  [[nodiscard]] virtual std::vector<Step> start_steps(const VmHandle&) const { return {}; }
   /// Asks the guest to power off, then ends the hypervisor: ACPI, SIGTERM, SIGKILL within `timeout`. Running, Suspended or
   /// Failed -> Stopped.
   virtual VmHandle stop(const VmHandle& vm, std::chrono::milliseconds timeout) = 0;

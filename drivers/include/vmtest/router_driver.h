@@ -42,6 +42,7 @@ class RouterDriver final : public Driver,
   [[nodiscard]] bool has_own_firmware() const override { return chosen_->has_own_firmware(); }
   [[nodiscard]] VmHandle prepare(const PrepareRequest& request) override { return chosen_->prepare(request); }
   VmHandle start(const VmHandle& vm, const MachineConfig& machine) override { return driver_of(vm).start(vm, machine); }
+  [[nodiscard]] std::vector<Step> start_steps(const VmHandle& vm) const override { return driver_of(vm).start_steps(vm); }
   VmHandle stop(const VmHandle& vm, std::chrono::milliseconds timeout) override { return driver_of(vm).stop(vm, timeout); }
   VmHandle suspend(const VmHandle& vm) override { return driver_of(vm).suspend(vm); }
   VmHandle resume(const VmHandle& vm) override { return driver_of(vm).resume(vm); }

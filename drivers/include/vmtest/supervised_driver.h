@@ -4,6 +4,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "vmtest/driver.h"
 
@@ -24,6 +25,7 @@ class SupervisedDriver : public Driver {
 
   [[nodiscard]] VmHandle prepare(const PrepareRequest& request) final;
   VmHandle start(const VmHandle& vm, const MachineConfig& machine) final;
+  [[nodiscard]] std::vector<Step> start_steps(const VmHandle& vm) const final;
   /// The hypervisor's power button, if it has one, while most of `timeout` lasts, SIGTERM near its end, SIGKILL at its end; zero
   /// kills at once. Beyond it only the kernel's own clean-up of the killed process is waited for.
   VmHandle stop(const VmHandle& vm, std::chrono::milliseconds timeout) final;

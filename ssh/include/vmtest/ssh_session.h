@@ -5,8 +5,10 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "vmtest/guest.h"
+#include "vmtest/step.h"
 
 namespace vmtest {
 
@@ -90,6 +92,9 @@ class SshSession final : public Guest {
   /// happened to the last; Error at once when the host key is another, our key is refused, or the server has no
   /// algorithm in common with us.
   void connect();
+  /// How the attempt that made the latest connection went on, and when: "tcp" with the TCP connection made, "banner" with the
+  /// server's first line, "key exchange" with the host key checked, "authentication". Empty before the first connection.
+  [[nodiscard]] std::vector<Step> connect_steps() const;
   /// Drops the connection, and ends an attempt to connect: what runs on it throws Error, the next call connects anew. For
   /// when the guest is known to be gone or restarting. Returns at once.
   void reset();

@@ -49,6 +49,8 @@ class Ledger {
   struct Limits {
     unsigned memory_mib = 0;
     unsigned vcpus = 0;
+    /// How long a VM is given to take its memory of the host: until then the host's available memory does not show all of it.
+    std::chrono::milliseconds settle_time = std::chrono::seconds(10);
   };
   /// Nine tenths of the host's memory and four vCPUs per host CPU; VMTEST_MAX_MEMORY_MIB and VMTEST_MAX_VCPUS say otherwise.
   [[nodiscard]] static Limits default_limits();
@@ -59,8 +61,8 @@ class Ledger {
   Ledger(std::filesystem::path file, Limits limits);
 
   /// Takes resources for several VMs together; waits for its turn until they fit: into the limits, and, while other VMs run,
-  /// into what the host has to spare. Throws Unsupported when they never will, Timeout when the deadline passes (saying who
-  /// holds what). One lease per VM.
+  /// into what the host has to spare, less what those admitted just now have yet to take. Throws Unsupported when they never
+  /// will, Timeout when the deadline passes (saying who holds what). One lease per VM.
   [[nodiscard]] std::vector<Lease> admit(const std::vector<VmResources>& vms, const Deadline& deadline, Turn turn = Turn::Queued);
   /// Takes a TCP port of the loopback, if nobody has it: neither the ledger nor a listening socket.
   [[nodiscard]] std::optional<Lease> try_port(std::uint16_t port);
