@@ -1,5 +1,20 @@
 # What all targets of the tree have in common.
 
+# vmtest_platform_sources(RESULT name ...): the files `<name>_<platform>.cc` of the system that is built for, as `ledger_linux.cc` on
+# Linux. Ends the configuration with what is missing where nobody has written them.
+function(vmtest_platform_sources result)
+  string(TOLOWER "${CMAKE_SYSTEM_NAME}" platform)
+  set(sources)
+  foreach(name IN LISTS ARGN)
+    if(NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${name}_${platform}.cc)
+      message(FATAL_ERROR "vmtest does not run on ${CMAKE_SYSTEM_NAME} yet: there is no ${CMAKE_CURRENT_SOURCE_DIR}/${name}_${platform}.cc; "
+        "write it after ${name}_linux.cc")
+    endif()
+    list(APPEND sources ${name}_${platform}.cc)
+  endforeach()
+  set(${result} ${sources} PARENT_SCOPE)
+endfunction()
+
 # The flags of every target: C++20, warnings, and the sanitizers asked for by VMTEST_SANITIZE.
 function(vmtest_common target)
   target_compile_features(${target} PUBLIC cxx_std_20)

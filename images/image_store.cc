@@ -1,6 +1,11 @@
 #include "vmtest/image_store.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <tuple>
 
 #include "build/image_build.h"
 #include "build/recipe.h"
@@ -38,16 +43,19 @@ std::vector<ImageDetails> ImageStore::list() const {
   std::error_code none;
   for (const auto& entry : fs::directory_iterator(folder_, none)) {
     if (entry.path().filename().string().front() == '.' || !fs::exists(entry.path() / kManifestName)) continue;
-    images.push_back(read_manifest(entry.path()).details);
+    images.push_back(read_manifest(fs::canonical(entry.path())).details);
   }
-  std::sort(images.begin(), images.end(), [](const auto& a, const auto& b) { return a.folder < b.folder; });
+  std::sort(images.begin(), images.end(), [](const auto& a, const auto& b) {
+    return std::tie(a.image.name, a.image.architecture) < std::tie(b.image.name, b.image.architecture);
+  });
   return images;
 }
 
 std::optional<ImageDetails> ImageStore::find(std::string_view name, Architecture architecture) const {
   const fs::path folder = image_folder(name, architecture);
   if (!fs::exists(folder / kManifestName)) return std::nullopt;
-  // A template knows its image by its files' paths, among other things: they are the same whichever way leads to them.
+  // A template knows its image by its files' paths, among other things: they are the same whichever way leads to them. And a VM
+  // is to have its disk's base under the path of this build, not under one that leads to the next.
   return read_manifest(fs::canonical(folder)).details;
 }
 
@@ -76,16 +84,12 @@ bool ImageStore::outdated(const ImageDetails& details) {
 }
 
 bool ImageStore::remove(std::string_view name, Architecture architecture) const {
-  const fs::path folder = image_folder(name, architecture);
-  if (!fs::exists(folder)) return false;
-  const TemporaryDirectory old(kStagingPrefix, folder_);
-  fs::rename(folder, old.path() / "old");
-  return true;
+  return remove_image(image_folder(name, architecture));
 }
 
-std::size_t ImageStore::remove_leftovers() const { return remove_unfinished_builds(folder_); }
+std::size_t ImageStore::remove_leftovers() const { return remove_unused_builds(folder_); }
 
-std::size_t ImageStore::count_leftovers() const { return remove_unfinished_builds(folder_, true); }
+std::size_t ImageStore::count_leftovers() const { return remove_unused_builds(folder_, true); }
 
 std::vector<ImageRecipe> ImageStore::recipes() {
   std::vector<ImageRecipe> result;
@@ -93,6 +97,17 @@ std::vector<ImageRecipe> ImageStore::recipes() {
     result.push_back({std::string(recipe.name), recipe.architecture, std::string(recipe.description)});
   }
   return result;
+}
+
+std::optional<FileDescriptor> hold_image(const Image& image) {
+  const fs::path& file = image.disk.empty() ? image.kernel : image.disk;
+  const fs::path manifest = file.parent_path() / kManifestName;
+  FileDescriptor fd(::open(manifest.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return fs::exists(file) ? std::optional(FileDescriptor()) : std::nullopt;
+  if (::flock(fd.get(), LOCK_SH | LOCK_NB) != 0) return std::nullopt;  // who removes it has it
+  struct stat now {};                                                  // it may have been removed between our look and our lock
+  if (::stat(manifest.c_str(), &now) != 0) return std::nullopt;
+  return fd;
 }
 
 void verify_image(const ImageDetails& details) {

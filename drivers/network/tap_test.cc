@@ -4,13 +4,19 @@
 #include <gtest/gtest.h>
 #include <net/if.h>
 #include <sched.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
 #include <optional>
+#include <string>
 
 #include "network/neighbours.h"
 #include "vmtest/error.h"
 #include "vmtest/host/file_descriptor.h"
+#include "vmtest/host/process.h"
 
 namespace vmtest {
 namespace {
@@ -198,6 +204,55 @@ TEST_F(TapDeviceTest, PassesOverNetworksTheHostRoutes) {
   const TapDevice occupied = make_tap();
   configure_interface(occupied.name, "198.18.0.1", 24);
   EXPECT_EQ(take_tap_network().subnet, tap_subnet(1));
+}
+
+/// What this host itself knows of its neighbours, which is nothing but what a test makes it.
+class AddressOfMacTest : public TapDeviceTest {
+ protected:
+  void SetUp() override {
+    TapDeviceTest::SetUp();
+    if (IsSkipped()) return;
+    if (!find_program("ip")) GTEST_SKIP() << "there is no `ip` (Debian: apt-get install iproute2)";
+    tap_ = make_tap();
+    configure_interface(tap_.name, "198.18.0.1", kTapPrefixLength);
+  }
+  void add_neighbour(const std::string& address) const {
+    run_tool({"ip", "neigh", "add", address, "lladdr", kMac, "dev", tap_.name, "nud", "permanent"},
+             Deadline::after(std::chrono::seconds(20)));
+  }
+
+  TapDevice tap_;
+};
+
+TEST_F(AddressOfMacTest, IsFoundInTheArpTable) {
+  EXPECT_EQ(find_address_of(kMac), std::nullopt);
+  add_neighbour("198.18.0.2");
+  const std::string path = std::getenv("PATH");
+  ::setenv("PATH", "/nonexistent", 1);  // `ip` would find it as well
+  const auto found = find_address_of(kMac);
+  const auto other = find_address_of("52:54:00:12:34:57");
+  ::setenv("PATH", path.c_str(), 1);
+  EXPECT_EQ(found, "198.18.0.2");
+  EXPECT_EQ(other, std::nullopt);
+}
+
+TEST_F(AddressOfMacTest, IsFoundByIpWhereTheArpTableHasIpv4Only) {
+  if (::access("/proc/sys/net/ipv6", F_OK) != 0) GTEST_SKIP() << "this kernel has no IPv6";
+  add_neighbour("fd00::2");
+  EXPECT_EQ(find_address_of(kMac), "fd00::2");
+}
+
+TEST_F(AddressOfMacTest, IsFoundInDnsmasqsLeases) {
+  constexpr const char* kFolder = "/var/lib/misc";
+  if (::access(kFolder, F_OK) != 0) GTEST_SKIP() << "there is no " << kFolder;
+  // In a mount namespace of its own, too: the host's leases stay as they are.
+  if (::unshare(CLONE_NEWNS) != 0) GTEST_SKIP() << "a mount namespace needs root";
+  ASSERT_EQ(::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+  ASSERT_EQ(::mount("tmpfs", kFolder, "tmpfs", 0, nullptr), 0);
+  write_file(std::filesystem::path(kFolder) / "other.leases", std::string("0 ") + kMac + " 192.168.122.9 a *\n");
+  EXPECT_EQ(find_address_of(kMac), std::nullopt) << "that is nobody's";
+  write_file(std::filesystem::path(kFolder) / "dnsmasq.leases", std::string("0 ") + kMac + " 192.168.122.10 a *\n");
+  EXPECT_EQ(find_address_of(kMac), "192.168.122.10");
 }
 
 TEST_F(TapDeviceTest, UnknownNameIsAnError) { EXPECT_THROW((void)open_tap("nosuchtap"), Error); }

@@ -1,6 +1,8 @@
 #include "build/image_build.h"
 
+#include <fcntl.h>
 #include <poll.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -13,6 +15,7 @@
 #include "manifest.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/file_lock.h"
 #include "vmtest/host/text.h"
 
@@ -78,21 +81,56 @@ fs::path lock_of(const fs::path& store, const std::string& image) { return store
 
 std::string staging_prefix(const std::string& image) { return kStagingPrefix + image + "-"; }
 
-/// The image that a staging folder belongs to; empty for one that an image was moved to on its way out.
-std::string image_of(const std::string& folder) {
-  const std::size_t start = std::string_view(kStagingPrefix).size();
+/// The image that a staging folder, or one of a build, belongs to; empty for one that an image was moved to on its way out.
+std::string image_of(const std::string& folder, std::string_view prefix) {
+  const std::size_t start = prefix.size();
   const std::size_t dash = folder.rfind('-');
   return dash > start && dash + 1 + kRandomDigits == folder.size() ? folder.substr(start, dash - start) : std::string();
 }
 
-std::vector<fs::path> staging_folders(const fs::path& store) {
+/// What is in a store that begins with `prefix`.
+std::vector<fs::path> folders_of(const fs::path& store, std::string_view prefix) {
   std::vector<fs::path> folders;
   std::error_code none;
   for (const auto& entry : fs::directory_iterator(store, none)) {
-    if (entry.path().filename().string().starts_with(kStagingPrefix)) folders.push_back(entry.path());
+    if (entry.path().filename().string().starts_with(prefix)) folders.push_back(entry.path());
   }
   return folders;
 }
+
+/// The lock that hold_image() takes in common, for who takes a build away. Empty while a living VM uses it.
+FileDescriptor lock_unused(const fs::path& folder) {
+  FileDescriptor fd = open_file(folder / kManifestName, O_RDONLY);
+  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) fd.reset();
+  return fd;
+}
+
+/// Removes the builds of an image but the one that it is, as far as no living VM uses them. The image's lock is the caller's.
+std::size_t remove_old_builds(const fs::path& store, const std::string& image, bool pretend = false) {
+  std::size_t removed = 0;
+  std::error_code none;
+  const fs::path current = fs::read_symlink(store / image, none);
+  for (const fs::path& folder : folders_of(store, kBuildPrefix)) {
+    if (image_of(folder.filename().string(), kBuildPrefix) != image || folder.filename() == current) continue;
+    FileDescriptor alone;
+    if (fs::exists(folder / kManifestName) && !(alone = lock_unused(folder))) continue;
+    std::error_code gone_meanwhile;
+    removed += pretend || fs::remove_all(folder, gone_meanwhile) > 0 ? 1 : 0;
+  }
+  return removed;
+}
+
+/// Moves an image out of the way that is a folder itself, as earlier versions made them: it cannot be replaced by rename. Its VMs
+/// know their disks by this path, and would find another image there.
+void move_plain_folder_away(const fs::path& folder, const TemporaryDirectory& to) {
+  if (!lock_unused(folder)) {
+    throw Error("image " + folder.string() +
+                " was built by an earlier version, and a running VM uses it: end its VMs first (vmtest ps)");
+  }
+  fs::rename(folder, to.path() / "old");
+}
+
+bool is_plain_folder(const fs::path& folder) { return fs::is_directory(fs::symlink_status(folder)); }
 
 /// Waits for who builds it now. Throws Timeout, and Error when the build is called off.
 FileLock lock_image(const fs::path& path, const BuildContext& context) {
@@ -123,8 +161,8 @@ ImageDetails build_image(const fs::path& folder, const Recipe& recipe, const Ima
     if (there.recipe_version >= recipe.version) return there;
   }
   // Whoever made these held the lock.
-  for (const fs::path& left : staging_folders(store)) {
-    if (image_of(left.filename().string()) == image) fs::remove_all(left);
+  for (const fs::path& left : folders_of(store, kStagingPrefix)) {
+    if (image_of(left.filename().string(), kStagingPrefix) == image) fs::remove_all(left);
   }
 
   TemporaryDirectory staging(staging_prefix(image), store);
@@ -146,21 +184,39 @@ ImageDetails build_image(const fs::path& folder, const Recipe& recipe, const Ima
   for (const auto& entry : fs::directory_iterator(staging.path())) ::chmod(entry.path().c_str(), 0444);
   ::chmod(staging.path().c_str(), 0755);
 
-  // A folder cannot be replaced by rename while it has content, so the old one steps aside first.
-  std::optional<TemporaryDirectory> old;
-  if (fs::exists(folder)) {
-    old.emplace(staging_prefix(image), store);
-    fs::rename(folder, old->path() / "old");
-  }
-  fs::rename(staging.path(), folder);
+  // The old build stays where it is for VMs that continue to use it, and the image is there at every moment.
+  const std::string suffix = staging.path().filename().string().substr(staging_prefix(image).size());
+  const fs::path build = store / (kBuildPrefix + image + "-" + suffix);
+  fs::rename(staging.path(), build);
   (void)staging.release();
-  return read_manifest(folder).details;
+  const fs::path link = scratch.path() / "link";
+  fs::create_directory_symlink(build.filename(), link);
+  std::optional<TemporaryDirectory> old;
+  if (is_plain_folder(folder)) move_plain_folder_away(folder, old.emplace(staging_prefix(image), store));
+  fs::rename(link, folder);
+  (void)remove_old_builds(store, image);
+  return read_manifest(fs::canonical(folder)).details;
 }
 
-std::size_t remove_unfinished_builds(const fs::path& store, bool pretend) {
+bool remove_image(const fs::path& folder) {
+  const fs::path store = folder.parent_path();
+  const std::string image = folder.filename().string();
+  if (!fs::exists(fs::symlink_status(folder))) return false;
+  if (is_plain_folder(folder)) {
+    const TemporaryDirectory old(kStagingPrefix, store);
+    move_plain_folder_away(folder, old);
+    return true;
+  }
+  fs::remove(folder);
+  // One who builds it does that itself.
+  if (const auto lock = FileLock::try_lock(lock_of(store, image))) (void)remove_old_builds(store, image);
+  return true;
+}
+
+std::size_t remove_unused_builds(const fs::path& store, bool pretend) {
   std::size_t removed = 0;
-  for (const fs::path& folder : staging_folders(store)) {
-    const std::string image = image_of(folder.filename().string());
+  for (const fs::path& folder : folders_of(store, kStagingPrefix)) {
+    const std::string image = image_of(folder.filename().string(), kStagingPrefix);
     std::optional<FileLock> lock;
     if (!image.empty()) {
       lock = FileLock::try_lock(lock_of(store, image));
@@ -168,6 +224,11 @@ std::size_t remove_unfinished_builds(const fs::path& store, bool pretend) {
     }
     std::error_code gone_meanwhile;
     removed += pretend || fs::remove_all(folder, gone_meanwhile) > 0 ? 1 : 0;
+  }
+  for (const fs::path& folder : folders_of(store, kBuildPrefix)) {
+    const std::string image = image_of(folder.filename().string(), kBuildPrefix);
+    if (image.empty()) continue;
+    if (const auto lock = FileLock::try_lock(lock_of(store, image))) removed += remove_old_builds(store, image, pretend);
   }
   return removed;
 }

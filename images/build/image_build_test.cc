@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "vmtest/error.h"
@@ -88,7 +89,8 @@ class ImageBuildTest : public ::testing::Test {
 };
 
 TEST_F(ImageBuildTest, ImageIsWhatTheRecipeMade) {
-  EXPECT_EQ(build().image.disk, image_ / "disk.raw");
+  const Image built = build().image;
+  EXPECT_EQ(built.disk, fs::canonical(image_) / "disk.raw");
   const auto found = store_.find("small", Architecture::X86_64);
   ASSERT_TRUE(found);
   EXPECT_EQ(read_file(found->image.disk), std::string(512, 'd'));
@@ -170,6 +172,76 @@ TEST_F(ImageBuildTest, WaitForAnotherBuildIsCalledOffToo) {
   EXPECT_THROW((void)build({.interrupt = interrupt.read_end.get()}), Error);
   release();
   EXPECT_EQ(exit_code(first), 0);
+}
+
+TEST_F(ImageBuildTest, LivingVmKeepsItsBuild) {
+  const Image before = build().image;
+  std::optional<FileDescriptor> vm = hold_image(before);
+  ASSERT_TRUE(vm);
+  const Image after = build({.rebuild = true}).image;
+  EXPECT_NE(after.disk, before.disk);
+  EXPECT_EQ(store_.find("small", Architecture::X86_64)->image.disk, after.disk);
+  EXPECT_TRUE(store_.remove("small", Architecture::X86_64));
+  EXPECT_FALSE(store_.find("small", Architecture::X86_64));
+  EXPECT_EQ(store_.remove_leftovers(), 0U);
+  EXPECT_EQ(read_file(before.disk), std::string(512, 'd'));
+  EXPECT_FALSE(fs::exists(after.disk)) << "nobody uses that";
+  vm.reset();
+  EXPECT_EQ(store_.remove_leftovers(), 1U);
+  EXPECT_FALSE(fs::exists(before.disk));
+  EXPECT_FALSE(hold_image(before));
+}
+
+TEST_F(ImageBuildTest, OldBuildGoesWithTheNextWhenNobodyUsesIt) {
+  const Image before = build().image;
+  (void)build({.rebuild = true});
+  EXPECT_FALSE(fs::exists(before.disk));
+}
+
+TEST_F(ImageBuildTest, ImageIsThereAtEveryMomentOfARebuild) {
+  (void)build();
+  const pid_t builder = ::fork();
+  if (builder == 0) {
+    for (int i = 0; i < 50; ++i) (void)build({.rebuild = true});
+    ::_exit(0);
+  }
+  int missed = 0;
+  int status = 0;
+  while (::waitpid(builder, &status, WNOHANG) == 0) {
+    for (int i = 0; i < 1000; ++i) missed += fs::exists(image_) ? 0 : 1;
+  }
+  EXPECT_EQ(missed, 0);
+  EXPECT_EQ(content("builds").size(), 51U);
+}
+
+class PlainFolderImageTest : public ImageBuildTest {
+ protected:
+  /// As earlier versions built it: the image is the folder itself.
+  void SetUp() override {
+    ImageBuildTest::SetUp();
+    const fs::path built = fs::canonical(build().folder);
+    fs::remove(image_);
+    fs::rename(built, image_);
+  }
+};
+
+TEST_F(PlainFolderImageTest, IsFoundAndReplaced) {
+  const auto found = store_.find("small", Architecture::X86_64);
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->image.disk, fs::canonical(folder_.path()) / "small-x86_64/disk.raw");
+  (void)build({.rebuild = true});
+  EXPECT_TRUE(fs::is_symlink(image_));
+  EXPECT_EQ(store_.list().size(), 1U);
+  EXPECT_EQ(staging_folders(), 0);
+}
+
+TEST_F(PlainFolderImageTest, IsNotTakenFromALivingVm) {
+  const Image image = store_.find("small", Architecture::X86_64)->image;
+  const std::optional<FileDescriptor> vm = hold_image(image);
+  EXPECT_THROW((void)build({.rebuild = true}), Error);
+  EXPECT_THROW((void)store_.remove("small", Architecture::X86_64), Error);
+  EXPECT_TRUE(fs::exists(image.disk));
+  EXPECT_EQ(staging_folders(), 0);
 }
 
 }  // namespace

@@ -20,6 +20,7 @@
 #include "guest/seed.h"
 #include "guest/services.h"
 #include "guest/users.h"
+#include "ssh_servers.h"
 #include "vmtest/deadline.h"
 #include "vmtest/host/process.h"
 
@@ -249,13 +250,20 @@ TEST_F(FolderTest, IsoReaderRefusesOtherFiles) {
 class HostKeyTest : public FolderTest {};
 
 TEST_F(HostKeyTest, IsReadByDropbear) {
-  if (!find_program("ssh-keygen") || !find_program("dropbearkey")) {
-    GTEST_SKIP() << "ssh-keygen and dropbearkey are needed as peers";
+  const auto dropbearkey = find_ssh_program("dropbearkey");
+  if (!find_program("ssh-keygen") || !dropbearkey) {
+    GTEST_SKIP()
+        << "ssh-keygen and dropbearkey are needed as peers: install openssh-client, and name by VMTEST_TEST_SSH_SERVERS a "
+           "folder that tests/support/fetch_ssh_servers has filled";
   }
   const std::string key = (folder_ / "key").string();
   run_tool({"ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key, "-C", "comment"}, Deadline::after(seconds(20)));
   write_file(key + ".dropbear", dropbear_key(read_file(key)), 0600);
-  const std::string shown = run_tool({"dropbearkey", "-y", "-f", key + ".dropbear"}, Deadline::after(seconds(20))).out;
+  const auto libraries = ssh_server_libraries();
+  const std::string library_path = libraries.empty() ? "" : libraries.front().parent_path().string();
+  const std::string shown = run_tool({dropbearkey->string(), "-y", "-f", key + ".dropbear"}, Deadline::after(seconds(20)),
+                                     {{"LD_LIBRARY_PATH", library_path}})
+                                .out;
   const std::string line = read_file(key + ".pub");
   EXPECT_NE(shown.find(line.substr(0, line.rfind(' '))), std::string::npos) << shown;
 }

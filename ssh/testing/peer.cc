@@ -10,6 +10,7 @@
 #include <iterator>
 #include <stdexcept>
 
+#include "ssh_servers.h"
 #include "vmtest/error.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/socket.h"
@@ -19,11 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
-
-fs::path openssh_root() {
-  const char* root = std::getenv("VMTEST_TEST_OPENSSH");
-  return root != nullptr && *root != '\0' ? root : "/";
-}
 
 const passwd& server_account() {
   const passwd* account = ::geteuid() == 0 ? ::getpwnam("nobody") : ::getpwuid(::geteuid());
@@ -54,11 +50,9 @@ int kill_processes_of(const fs::path& folder) {
 std::string to_string(PeerKind kind) { return kind == PeerKind::OpenSsh ? "OpenSsh" : "Dropbear"; }
 
 std::string Peer::missing(PeerKind kind) {
-  if (kind == PeerKind::Dropbear)
-    return find_program("dropbear") ? "" : "no dropbear here (Debian: apt-get install dropbear-bin)";
-  return fs::exists(openssh_root() / "usr/sbin/sshd")
-             ? ""
-             : "no sshd here (tests/support/fetch_openssh FOLDER, then VMTEST_TEST_OPENSSH=FOLDER)";
+  const std::string program = kind == PeerKind::Dropbear ? "dropbear" : "sshd";
+  if (find_ssh_program(program)) return "";
+  return "no " + program + " here (tests/support/fetch_ssh_servers FOLDER, then VMTEST_TEST_SSH_SERVERS=FOLDER)";
 }
 
 Peer::Peer(PeerKind kind, const PeerOptions& options) : port_(ephemeral_port()) {
@@ -68,6 +62,9 @@ Peer::Peer(PeerKind kind, const PeerOptions& options) : port_(ephemeral_port()) 
   write_file(home / ".ssh/authorized_keys", client_key_.public_key + "\n", 0600);
   write_file(folder_.path() / "host_key", host_key_.private_key, 0600);
   fs::copy(VMTEST_HOME_PRELOAD, folder_.path() / "home_preload.so");
+  // Copied, as are the programs, since "nobody" may not be able to read the folder of a build.
+  fs::create_directory(folder_.path() / "lib");
+  for (const fs::path& library : ssh_server_libraries()) fs::copy(library, folder_.path() / "lib");
 
   process_options_.argv = kind == PeerKind::OpenSsh ? openssh_command(options) : dropbear_command();
   process_options_.environment = {{"LD_PRELOAD", (folder_.path() / "home_preload.so").string()},
@@ -90,16 +87,10 @@ Peer::Peer(PeerKind kind, const PeerOptions& options) : port_(ephemeral_port()) 
 Peer::~Peer() { crash(); }
 
 std::vector<std::string> Peer::openssh_command(const PeerOptions& options) {
-  // Copied, since "nobody" may not be able to read the folder of a build.
-  const fs::path root = openssh_root();
-  fs::copy(root / "usr/sbin/sshd", folder_.path() / "sshd");
-  fs::copy(options.sftp_program.empty() ? root / "usr/lib/openssh/sftp-server" : options.sftp_program,
+  const fs::path sshd = find_ssh_program("sshd").value();
+  fs::copy(sshd, folder_.path() / "sshd");
+  fs::copy(options.sftp_program.empty() ? sshd.parent_path().parent_path() / "lib/openssh/sftp-server" : options.sftp_program,
            folder_.path() / "sftp-server");
-  fs::create_directory(folder_.path() / "lib");
-  for (const auto& entry : fs::recursive_directory_iterator(root == "/" ? folder_.path() / "lib" : root / "usr/lib")) {
-    if (entry.path().filename().string().starts_with("libwrap.so.0") && !entry.is_symlink())
-      fs::copy(entry.path(), folder_.path() / "lib/libwrap.so.0");
-  }
   const std::string config = folder_.path() / "sshd_config";
   std::ofstream lines(config);
   lines << "Port " << port_ << "\nListenAddress 127.0.0.1\nHostKey " << (folder_.path() / "host_key").string()
@@ -115,12 +106,21 @@ std::vector<std::string> Peer::openssh_command(const PeerOptions& options) {
 
 std::vector<std::string> Peer::dropbear_command() {
   const std::string key = folder_.path() / "dropbear_key";
-  (void)run_tool({"dropbearconvert", "openssh", "dropbear", (folder_.path() / "host_key").string(), key}, Deadline::after(10s));
-  return {"dropbear", "-F",
-          "-E",       "-s",
-          "-r",       key,
-          "-p",       "127.0.0.1:" + std::to_string(port_),
-          "-P",       (folder_.path() / "pid").string()};
+  const fs::path program = folder_.path() / "dropbear";
+  fs::copy(find_ssh_program("dropbear").value(), program);
+  (void)run_tool(
+      {find_ssh_program("dropbearconvert").value().string(), "openssh", "dropbear", (folder_.path() / "host_key").string(), key},
+      Deadline::after(10s), {{"LD_LIBRARY_PATH", (folder_.path() / "lib").string()}});
+  return {program.string(),
+          "-F",
+          "-E",
+          "-s",
+          "-r",
+          key,
+          "-p",
+          "127.0.0.1:" + std::to_string(port_),
+          "-P",
+          (folder_.path() / "pid").string()};
 }
 
 void Peer::start() {

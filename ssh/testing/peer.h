@@ -34,7 +34,7 @@ struct PeerOptions {
 /// As root it runs as "nobody", since the servers would want system accounts and folders otherwise.
 class Peer {
  public:
-  /// Why this machine cannot run one; empty when it can. VMTEST_TEST_OPENSSH names a folder with an unpacked OpenSSH.
+  /// Why this machine cannot run one; empty when it can. VMTEST_TEST_SSH_SERVERS names a folder with unpacked ones.
   [[nodiscard]] static std::string missing(PeerKind kind);
 
   explicit Peer(PeerKind kind, const PeerOptions& options = {});

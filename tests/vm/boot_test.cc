@@ -9,6 +9,7 @@
 #include <set>
 
 #include "image.h"
+#include "variable.h"
 #include "vmtest/clone.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
@@ -90,6 +91,31 @@ TEST(TinyVmTest, LeavesNothingBehind) {
   EXPECT_FALSE(std::filesystem::exists(handle.work_dir));
   EXPECT_FALSE(std::filesystem::exists(handle.runtime_dir));
   EXPECT_NE(process_start_time(supervisor), handle.supervisor_start_time);
+}
+
+TEST(TinyVmTest, KeepsItsImageThoughTheStoreNoLongerHasIt) {
+  testing::require_image("tiny");
+  if (::testing::Test::IsSkipped()) return;
+  const std::filesystem::path tiny = ImageStore().find("tiny", Architecture::X86_64)->folder;
+  const TemporaryDirectory home;
+  const testing::Variable here("VMTEST_HOME", home.path().string());
+  const std::filesystem::path build = ImageStore().folder() / ".build-tiny-x86_64-abcdef";
+  std::filesystem::create_directories(build.parent_path());
+  std::filesystem::copy(tiny, build);
+  std::filesystem::create_directory_symlink(build.filename(), build.parent_path() / "tiny-x86_64");
+  {
+    Vm vm = Vm::boot();
+    EXPECT_TRUE(ImageStore().remove("tiny", Architecture::X86_64));
+    EXPECT_EQ(ImageStore().remove_leftovers(), 0U);
+    {
+      Vm child = vm.fork();
+      EXPECT_TRUE(child.exec("true").ok());
+    }
+    vm.power_off();
+    vm.start();
+    EXPECT_TRUE(vm.exec("true").ok());
+  }
+  EXPECT_EQ(ImageStore().remove_leftovers(), 1U);
 }
 
 TEST(TinyVmTest, TwoAtOnceHaveTheirOwnPortsAndDisks) {

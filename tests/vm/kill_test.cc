@@ -89,11 +89,14 @@ std::vector<std::string> processes_of(const std::filesystem::path& home) {
     const std::string pid = entry.path().filename().string();
     if (pid.find_first_not_of("0123456789") != std::string::npos || pid == std::to_string(::getpid())) continue;
     std::string line;
+    std::string environment;
     try {
       line = read_file(entry.path() / "cmdline");
-    } catch (const std::exception&) {  // it ended meanwhile
+      environment = read_file(entry.path() / "environ");  // a child that was only forked has the victim's
+    } catch (const std::exception&) {                     // it ended meanwhile
     }
-    if (line.find(home.string()) != std::string::npos) found.push_back(pid + " " + line.substr(0, line.find('\0')));
+    if ((line + environment).find(home.string()) != std::string::npos)
+      found.push_back(pid + " " + line.substr(0, line.find('\0')));
   }
   return found;
 }

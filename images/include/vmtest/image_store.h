@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "vmtest/host/file_descriptor.h"
 #include "vmtest/image.h"
 
 namespace vmtest {
@@ -30,8 +31,9 @@ struct ImageRecipe {
   std::string description;
 };
 
-/// The images of this user: a folder each, named `<name>-<architecture>`, with the files and a manifest. A folder is visible
-/// only when complete. May be used by several processes and threads.
+/// The images of this user: a link each, named `<name>-<architecture>`, to the folder of its newest build, with the files and a
+/// manifest. (Earlier versions made the folder itself of that name.) An image is visible only when complete, and a later build of
+/// it replaces it at once; earlier builds stay for the VMs that use them. May be used by several processes and threads.
 class ImageStore {
  public:
   /// The store in `<data>/images`.
@@ -59,9 +61,11 @@ class ImageStore {
   ImageDetails build(std::string_view name, Architecture architecture, const BuildOptions& options) const;
   /// Whether an image was made by an older recipe than this version's.
   [[nodiscard]] static bool outdated(const ImageDetails& details);
-  /// Removes an image. False when there is none. Running VMs keep what they have open.
+  /// Removes an image. False when there is none. Its files stay until no living VM uses them. Throws Error when a living VM uses
+  /// an image that an earlier version made.
   bool remove(std::string_view name, Architecture architecture) const;
-  /// Removes what killed builds left, and nothing of those under way. Returns how many folders that were.
+  /// Removes what killed builds left, and nothing of those under way; and earlier builds that no living VM uses. Returns how many
+  /// folders that were.
   std::size_t remove_leftovers() const;
   /// How many of them there are.
   [[nodiscard]] std::size_t count_leftovers() const;
@@ -75,6 +79,11 @@ class ImageStore {
 
   std::filesystem::path folder_;
 };
+
+/// Keeps the files of an image in their place while the descriptor, or a copy of it in any process, is open: neither a later
+/// build nor a removal takes them away. It is empty when they are gone already, and none (-1) for an image that is in no store,
+/// whose files are the caller's.
+[[nodiscard]] std::optional<FileDescriptor> hold_image(const Image& image);
 
 /// Checks every file of an image against the digest in its manifest. Throws Error naming the first that differs.
 void verify_image(const ImageDetails& details);
