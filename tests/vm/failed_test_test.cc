@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "image.h"
+#include "vmtest/accelerator.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
@@ -144,6 +145,14 @@ TEST_F(FailedTestTest, PassingTestLeavesNothing) {
   EXPECT_EQ(result.status.code, 0) << result.out << result.err;
   EXPECT_TRUE(evidence("console.log").empty());
   EXPECT_FALSE(has_vms());
+}
+
+TEST_F(FailedTestTest, DemandedKvmThatIsNotThereFailsAndDoesNotSkip) {
+  const AcceleratorChoice kvm = prove_kvm(host_architecture());
+  if (kvm.accelerator == Accelerator::Kvm) GTEST_SKIP() << "it is there: " << kvm.reason;
+  const ToolResult result = run("Passes", {{"VMTEST_ACCEL", "kvm"}});
+  EXPECT_EQ(result.status.code, 1);
+  EXPECT_TRUE(contains(result.out, "VMTEST_ACCEL=kvm demands KVM")) << result.out << result.err;
 }
 
 TEST_F(FailedTestTest, TimeOfPreparationsCounts) {
