@@ -163,6 +163,13 @@ TEST_F(FailedTestTest, TimeOfPreparationsCounts) {
   EXPECT_EQ(evidence("console.log").size(), 1U);
 }
 
+TEST_F(FailedTestTest, TimeOfASharedVmsPreparationsCountsForItsFirstTest) {
+  const auto started = std::chrono::steady_clock::now();
+  const ToolResult result = run("NeverEnds", {{"VMTEST_TEST_TIMEOUT", "25"}}, "SlowToShare");
+  EXPECT_TRUE(contains(result.out, "SlowToShare.NeverEnds took longer than 25.0 s")) << result.out << result.err;
+  EXPECT_LT(std::chrono::steady_clock::now() - started, 36s) << "the limit began anew with the suite's first test";
+}
+
 TEST_F(FailedTestTest, HangingTestOnASharedVmIsEndedWithEvidence) {
   const ToolResult result = run("*", {{"VMTEST_TEST_TIMEOUT", "20"}}, "Shared");
   EXPECT_TRUE(contains(result.out, "[       OK ] Shared.Passes")) << result.out << result.err;
