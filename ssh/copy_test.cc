@@ -172,6 +172,12 @@ TEST_F(HostileSftpTest, EndlessFoldersThrow) {
   EXPECT_TRUE(fs::is_empty(host("in")));
 }
 
+TEST_F(HostileSftpTest, EndlessListingThrows) {
+  serve("endless");
+  EXPECT_THAT(pull(), HasSubstr("lists more than"));
+  EXPECT_TRUE(fs::is_empty(host("in")));
+}
+
 TEST_F(HostileSftpTest, ServerThatEndsInTheMiddleThrowsAndLeavesNothing) {
   serve("cut");
   EXPECT_THAT(pull(), HasSubstr("ended the stream"));

@@ -45,6 +45,9 @@ constexpr std::uint32_t kLargeBlock = 128 * 1024;
 // On their way at once, in bytes: more than any link of a VM holds.
 constexpr std::size_t kInFlight = 4 * 1024 * 1024;
 constexpr std::uint32_t kLargestPacket = 1024 * 1024;
+// Of one folder, far more than a test has there: a server that lists for ever must not eat our memory.
+constexpr std::size_t kMostEntries = 1'000'000;
+constexpr std::size_t kMostNames = 64 * 1024 * 1024;
 
 }  // namespace
 
@@ -142,14 +145,23 @@ std::vector<GuestEntry> SftpClient::list(const std::string& path) {
   const std::string what = "guest folder " + path;
   const std::string handle = open_handle(kOpenFolder, path, 0, {});
   std::vector<GuestEntry> entries;
+  std::size_t listed = 0;
+  std::size_t names = 0;
   while (true) {
     const Reply reply = expect(request(kReadFolder, [&](Packet& packet) { packet.text(handle); }));
     Reader reader(reply.body);
     if (reply.type == kStatus && reader.u32() == kStatusEnd) break;
     if (reply.type != kName) fail(reply, what);
-    for (std::uint32_t count = reader.u32(); count > 0; --count) {
+    std::uint32_t count = reader.u32();
+    if (count == 0) throw Error(what + ": the SFTP server answers without an entry and without an end");
+    for (; count > 0; --count) {
       GuestEntry entry;
       entry.name = reader.text();
+      names += entry.name.size();
+      if (++listed > kMostEntries || names > kMostNames) {
+        throw Error(what + ": the SFTP server lists more than " + std::to_string(kMostEntries) + " entries or " +
+                    std::to_string(kMostNames >> 20) + " MiB of names; pull an archive of it instead");
+      }
       (void)reader.text();
       entry.file = reader.attributes();
       if (entry.name != "." && entry.name != "..") entries.push_back(std::move(entry));

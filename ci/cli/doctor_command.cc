@@ -53,7 +53,7 @@ void add_doctor(CLI::App& app, Action& action) {
   app.add_flag("--json", *as_json, "Print it as JSON");
   app.footer(
       "\"limited\" means that some tests will be skipped or slow, \"bad\" that no VM can be run.\nExit codes: 0 VMs can be run, "
-      "1 they cannot.");
+      "1 they cannot, 2 a wrong command line.");
   app.final_callback([as_json, &action] { action = [as_json] { return examine(*as_json); }; });
 }
 

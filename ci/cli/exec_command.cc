@@ -32,10 +32,17 @@ struct ExecOptions {
   std::vector<std::string> command;
 };
 
-/// "HOST:GUEST". The guest's path is absolute, so the last ":/" divides.
+/// Where "HOST:GUEST" divides: the guest's path is absolute, so at the last ":/".
+std::size_t push_divider(const std::string& text) { return text.rfind(":/"); }
+
+/// What is wrong with it, as CLI11 wants it told: empty for nothing.
+std::string push_problem(const std::string& text) {
+  const std::size_t colon = push_divider(text);
+  return colon == std::string::npos || colon == 0 ? text + " must be HOST_PATH:/GUEST/PATH" : "";
+}
+
 std::pair<std::string, std::string> split_push(const std::string& text) {
-  const std::size_t colon = text.rfind(":/");
-  if (colon == std::string::npos || colon == 0) throw Error("--push " + text + ": must be HOST_PATH:/GUEST/PATH");
+  const std::size_t colon = push_divider(text);
   return {text.substr(0, colon), text.substr(colon + 1)};
 }
 
@@ -118,7 +125,8 @@ void add_exec(CLI::App& app, Action& action) {
       ->check(CLI::Range(1U, 86400U));
   app.add_option("--push", options->pushes, "Copy a host file or folder into the guest first (HOST:/GUEST); may be repeated")
       ->allow_extra_args(false)
-      ->type_name("HOST:GUEST");
+      ->type_name("HOST:GUEST")
+      ->check(push_problem);
   app.add_flag("--stdin", options->standard_input, "Give what comes on standard input to the command");
   app.add_flag("-q,--quiet", options->quiet, "Say nothing but what the command says");
   app.add_option("command", options->command,
@@ -126,9 +134,9 @@ void add_exec(CLI::App& app, Action& action) {
       ->required()
       ->type_name("COMMAND");
   app.footer(
-      "vmtest exec [OPTIONS] -- COMMAND...\n\nOutput and exit code are the command's. Exit codes beside these: 125 the VM or the "
-      "way to it failed, 128+N the command was\n"
-      "ended by signal N. The VM is gone afterwards, however this ends.\n"
+      "vmtest exec [OPTIONS] -- COMMAND...\n\nOutput and exit code are the command's. Exit codes beside these: 2 a wrong command "
+      "line, 125 the VM or the way\n"
+      "to it failed, 128+N the command was ended by signal N. The VM is gone afterwards, however this ends.\n"
       "Example: vmtest exec --image debian-12 --push ./build:/tmp/build -- /tmp/build/tests");
   app.final_callback([options, &action] { action = [options] { return exec(*options); }; });
 }

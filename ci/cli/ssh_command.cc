@@ -29,7 +29,11 @@ std::vector<std::string> ssh_command(const VmEntry& vm, const std::vector<std::s
   const bool forwarded = handle.ssh_port != 0;
   std::string address = "127.0.0.1";
   if (!forwarded) {
-    if (handle.static_address.empty()) throw Error("VM \"" + vm.name() + "\" has neither a forwarded port nor a known address");
+    if (handle.static_address.empty()) {
+      throw Error("VM \"" + vm.name() +
+                  "\" has neither a forwarded port nor a known address; its console is reached by: vmtest " + "console " +
+                  vm.name());
+    }
     address = handle.static_address.substr(0, handle.static_address.find('/'));
   }
   std::vector<std::string> argv = {"ssh",
@@ -75,7 +79,9 @@ void add_ssh(CLI::App& app, Action& action) {
   app.add_option("name", options->name, "Name of the VM, see `vmtest ps`")->required()->type_name("NAME");
   app.add_option("command", options->command, "Command for the guest's shell; an interactive one when there is none")
       ->type_name("COMMAND");
-  app.footer("vmtest ssh NAME [-- COMMAND...]\n\nExit codes are OpenSSH's (the command's, or 255); 3 when there is no such VM.");
+  app.footer(
+      "vmtest ssh NAME [-- COMMAND...]\n\nExit codes are OpenSSH's (the command's, or 255); 2 a wrong command line, 3 there is "
+      "no such VM.");
   app.final_callback([options, &action] { action = [options] { return run(*options); }; });
 }
 

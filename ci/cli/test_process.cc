@@ -100,17 +100,6 @@ std::vector<FoundProcess> end_left_behind(const std::string& marker) {
   return found;
 }
 
-/// Paths that a line of the fixtures names: "vmtest: ... of the failed test are in PATH".
-std::vector<std::string> named_evidence(std::string_view output) {
-  constexpr std::string_view kMark = "of the failed test are in ";
-  std::vector<std::string> paths;
-  for (std::size_t at = output.find(kMark); at != std::string_view::npos; at = output.find(kMark, at + 1)) {
-    const std::size_t begin = at + kMark.size();
-    paths.emplace_back(output.substr(begin, std::min(output.find('\n', begin), output.size()) - begin));
-  }
-  return paths;
-}
-
 }  // namespace
 
 std::chrono::seconds evidence_margin(std::chrono::seconds timeout) {
@@ -168,7 +157,6 @@ UnitResult TestProcess::finish() {
   result.output = sanitize_console(output);
   result.boots = parse_boot_reports(read_file_tail(options_.folder / "report.jsonl", kOutputLimit));
   std::set<std::string> evidence;
-  for (const std::string& path : named_evidence(result.output)) evidence.insert(path);
   for (const BootReport& boot : result.boots) evidence.insert(boot.evidence);
   for (const std::string& path : evidence) {
     std::error_code ignored;

@@ -4,10 +4,14 @@
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include <cstdlib>
 
 #include "kvm_probe.h"
+#include "qemu_command_line.h"
+#include "variable.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
@@ -68,7 +72,7 @@ TEST(RememberedProofTest, DamagedFileIsNone) {
 }
 
 /// With a cache and an environment of its own.
-class ChooseAcceleratorTest : public testing::Test {
+class ChooseAcceleratorTest : public ::testing::Test {
  protected:
   void SetUp() override {
     ::setenv("VMTEST_HOME", folder_.path().c_str(), 1);
@@ -92,9 +96,20 @@ TEST_F(ChooseAcceleratorTest, ForeignGuestsAreEmulated) {
   EXPECT_NE(choice.reason.find("cannot run on the CPU"), std::string::npos) << choice.reason;
 }
 
-TEST_F(ChooseAcceleratorTest, DemandedKvmThatIsImpossibleIsUnsupported) {
+TEST_F(ChooseAcceleratorTest, KvmThatTheSpecDemandsInVainIsUnsupported) {
+  EXPECT_THROW((void)choose_accelerator(Accelerator::Kvm, foreign()), Unsupported);
+}
+
+TEST_F(ChooseAcceleratorTest, KvmThatTheEnvironmentDemandsInVainIsAnError) {
   ::setenv("VMTEST_ACCEL", "kvm", 1);
-  EXPECT_THROW((void)choose_accelerator(Accelerator::Auto, foreign()), Unsupported);
+  try {
+    (void)choose_accelerator(Accelerator::Auto, foreign());
+    FAIL() << "it did not throw";
+  } catch (const Unsupported&) {
+    FAIL() << "tests would skip";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("VMTEST_ACCEL=kvm"), std::string::npos) << error.what();
+  }
 }
 
 TEST_F(ChooseAcceleratorTest, EnvironmentForcesEmulation) {
@@ -143,6 +158,49 @@ TEST_F(ChooseAcceleratorTest, ProofHoldsUntilTheHostBootsAgain) {
   const AcceleratorChoice anew = choose_accelerator(Accelerator::Auto, host_architecture());
   EXPECT_EQ(anew.accelerator, proven.accelerator);
   EXPECT_EQ(anew.reason, proven.reason);
+}
+
+/// A /dev in which there is a kvm that opens, on any host, while it lives. For this process alone.
+class DevicesWithKvm {
+ public:
+  DevicesWithKvm() {
+    if (::unshare(CLONE_NEWNS) != 0 || ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return;
+    if (::mount("tmpfs", "/dev", "tmpfs", 0, "mode=755") != 0) return;
+    mounted_ = true;
+    usable_ =
+        ::mknod("/dev/null", S_IFCHR | 0666, ::makedev(1, 3)) == 0 && FileDescriptor(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    write_file("/dev/kvm", "", 0666);
+  }
+  ~DevicesWithKvm() {
+    if (mounted_) ::umount2("/dev", MNT_DETACH);
+  }
+  DevicesWithKvm(const DevicesWithKvm&) = delete;
+  DevicesWithKvm& operator=(const DevicesWithKvm&) = delete;
+  [[nodiscard]] bool usable() const { return usable_; }
+
+ private:
+  bool mounted_ = false;
+  bool usable_ = false;
+};
+
+TEST_F(ChooseAcceleratorTest, ProbeThatTookTooLongIsTriedAgain) {
+  if (kvm_probe_image().empty()) GTEST_SKIP() << "this architecture has no probe";
+  const DevicesWithKvm devices;
+  if (!devices.usable()) GTEST_SKIP() << "mounting a /dev of its own needs root";
+  const auto slow = folder_.path() / "slow";
+  write_file(slow, "");
+  // In QEMU's place: as if the host were too busy, as long as that file is there, and then as if KVM ran the probe.
+  write_file(folder_.path() / qemu_program(host_architecture()),
+             "#!/bin/sh\n[ ! -e '" + slow.string() + "' ] || exec sleep 600\nprintf ABCDEFGH\nexit " +
+                 std::to_string(kKvmProbePassed) + "\n",
+             0700);
+  const testing::Variable path("PATH", folder_.path().string() + ":" + std::getenv("PATH"));
+  const AcceleratorChoice first = choose_accelerator(Accelerator::Auto, host_architecture());
+  EXPECT_EQ(first.accelerator, Accelerator::Tcg);
+  EXPECT_NE(first.reason.find("hung"), std::string::npos) << first.reason;
+  std::filesystem::remove(slow);
+  const AcceleratorChoice second = choose_accelerator(Accelerator::Auto, host_architecture());
+  EXPECT_EQ(second.accelerator, Accelerator::Kvm) << second.reason;
 }
 
 }  // namespace

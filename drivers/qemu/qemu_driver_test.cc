@@ -16,7 +16,9 @@
 #include <map>
 #include <thread>
 
+#include "accelerator.h"
 #include "failure.h"
+#include "kvm_probe.h"
 #include "qemu_command_line.h"
 #include "qemu_migration.h"
 #include "qmp_client.h"
@@ -514,6 +516,16 @@ TEST_F(QemuDriverTest, TakesQcow2AndRawAndOverlays) {
   const DiskNeeds needs = driver_.disk_needs();
   EXPECT_EQ(needs.formats, (std::vector<DiskFormat>{DiskFormat::Qcow2, DiskFormat::Raw}));
   EXPECT_TRUE(needs.backing_files);
+}
+
+TEST_F(QemuDriverTest, ProbeOfKvmRunsToItsEndUnderEmulation) {
+  if (kvm_probe_image().empty()) GTEST_SKIP() << "this architecture has no probe";
+  const fs::path image = folder_.path() / "probe";
+  write_file(image, kvm_probe_image(), 0600);
+  const auto program = find_program(qemu_program(host_architecture()));
+  ASSERT_TRUE(program);
+  const ToolResult result = exec_tool(probe_command(*program, image, Accelerator::Tcg), soon());
+  EXPECT_EQ(judge_probe(result.status, result.out, result.err), std::nullopt);
 }
 
 }  // namespace

@@ -65,7 +65,8 @@ Supervisor::Supervisor(Options options, FileDescriptor owner)
   try {
     if (!make_folder(options_.work_dir)) {
       throw Error("a VM named \"" + options_.name + "\" exists already in " + options_.work_dir.string() +
-                  "; choose another name, or remove it by: vmtest gc");
+                  "; choose another name, or end it by: vmtest stop " + options_.name +
+                  ", or, if a crash left it, by: vmtest gc");
     }
     if (!make_folder(options_.runtime_dir)) {
       throw Error("the folder for sockets exists already: " + options_.runtime_dir.string() + "; remove it by: vmtest gc");

@@ -3,6 +3,7 @@
 //   name NAME          every folder holds one file, of that name
 //   link TARGET        every folder holds one link "link", which leads there
 //   deep               every folder holds a folder "d"
+//   endless            a folder whose listing has no end
 //   cut                a file of which the first kilobytes come, and then nothing
 //   garbage            answers that are no packets
 
@@ -72,6 +73,11 @@ int main(int argc, char** argv) {
       case 12:  // READDIR
         if (listed) {
           answer(101, id + u32(1) + text("") + text(""));
+        } else if (how == "endless") {
+          std::string entries;
+          for (int i = 0; i < 10000; ++i) entries += text("f") + text("") + mode(kFileMode);
+          answer(104, id + u32(10000) + entries);
+          continue;
         } else if (how == "link") {
           answer(104, id + u32(1) + text("link") + text("") + mode(kLinkMode));
         } else if (how == "deep") {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "image.h"
+#include "vmtest/accelerator.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
@@ -146,12 +147,27 @@ TEST_F(FailedTestTest, PassingTestLeavesNothing) {
   EXPECT_FALSE(has_vms());
 }
 
+TEST_F(FailedTestTest, DemandedKvmThatIsNotThereFailsAndDoesNotSkip) {
+  const AcceleratorChoice kvm = prove_kvm(host_architecture());
+  if (kvm.accelerator == Accelerator::Kvm) GTEST_SKIP() << "it is there: " << kvm.reason;
+  const ToolResult result = run("Passes", {{"VMTEST_ACCEL", "kvm"}});
+  EXPECT_EQ(result.status.code, 1);
+  EXPECT_TRUE(contains(result.out, "VMTEST_ACCEL=kvm demands KVM")) << result.out << result.err;
+}
+
 TEST_F(FailedTestTest, TimeOfPreparationsCounts) {
   const auto started = std::chrono::steady_clock::now();
   const ToolResult result = run("NeverEnds", {{"VMTEST_TEST_TIMEOUT", "25"}}, "SlowToPrepare");
   EXPECT_TRUE(contains(result.out, "SlowToPrepare.NeverEnds took longer than 25.0 s")) << result.out << result.err;
   EXPECT_LT(std::chrono::steady_clock::now() - started, 36s) << "the limit began anew when the guest was prepared";
   EXPECT_EQ(evidence("console.log").size(), 1U);
+}
+
+TEST_F(FailedTestTest, TimeOfASharedVmsPreparationsCountsForItsFirstTest) {
+  const auto started = std::chrono::steady_clock::now();
+  const ToolResult result = run("NeverEnds", {{"VMTEST_TEST_TIMEOUT", "25"}}, "SlowToShare");
+  EXPECT_TRUE(contains(result.out, "SlowToShare.NeverEnds took longer than 25.0 s")) << result.out << result.err;
+  EXPECT_LT(std::chrono::steady_clock::now() - started, 36s) << "the limit began anew with the suite's first test";
 }
 
 TEST_F(FailedTestTest, HangingTestOnASharedVmIsEndedWithEvidence) {

@@ -52,6 +52,14 @@ TEST_F(Shared, Passes) { vm().run("true"); }
 
 TEST_F(Shared, NeverEnds) { std::promise<void>().get_future().wait(); }
 
+/// Takes twelve seconds until its first test begins.
+class SlowToShare : public SharedVmTest<SlowToShare> {
+ public:
+  static void prepare_shared_guest(Vm& vm) { vm.run("sleep 12"); }
+};
+
+TEST_F(SlowToShare, NeverEnds) { std::promise<void>().get_future().wait(); }
+
 /// Puts down what it is at, a line each, in the file that SAMPLE_NOTES names.
 class InTurn : public VmTest {
  protected:
