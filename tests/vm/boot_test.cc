@@ -8,6 +8,7 @@
 #include <chrono>
 #include <set>
 
+#include "failure.h"
 #include "image.h"
 #include "variable.h"
 #include "vmtest/clone.h"
@@ -116,6 +117,22 @@ TEST(TinyVmTest, KeepsItsImageThoughTheStoreNoLongerHasIt) {
     EXPECT_TRUE(vm.exec("true").ok());
   }
   EXPECT_EQ(ImageStore().remove_leftovers(), 1U);
+}
+
+TEST(TinyVmTest, ServesAUserWhoIsNotRoot) {
+  testing::require_image("tiny");
+  if (::testing::Test::IsSkipped()) return;
+  Vm vm = Vm::boot({.user = "dev", .setup_commands = {"id -un > /etc/set-up-by"}});
+  EXPECT_EQ(vm.run("id -un; pwd; cat /etc/set-up-by").out, "dev\n/home/dev\nroot\n");
+  EXPECT_FALSE(vm.exec("echo > /etc/no").ok());
+  // This image has no sudo, which is said at once.
+  const auto began = std::chrono::steady_clock::now();
+  const std::string refused = testing::failure_of([&] { vm.reboot(); });
+  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(20));
+  EXPECT_NE(refused.find("sudo: not found"), std::string::npos) << refused;
+  EXPECT_NE(refused.find("user \"dev\" needs sudo"), std::string::npos) << refused;
+  EXPECT_EQ(vm.run("id -un").out, "dev\n");
+  EXPECT_FALSE(vm.shutdown().forced);
 }
 
 TEST(TinyVmTest, TwoAtOnceHaveTheirOwnPortsAndDisks) {

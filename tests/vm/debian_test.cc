@@ -10,6 +10,7 @@
 #include <functional>
 #include <string>
 
+#include "failure.h"
 #include "image.h"
 #include "variable.h"
 #include "vmtest/host/directories.h"
@@ -88,8 +89,11 @@ TEST_F(DebianTest, ForwardsAPort) {
 }
 
 TEST_F(DebianTest, BackgroundProcessIsKilledWhenDropped) {
-  { auto process = vm().spawn({"sleep", "7654"}); }
-  vm().wait_until([&] { return !vm().exec({"pgrep", "-f", "^sleep 7654"}).ok(); }, 60s, "the process to be gone");
+  const auto runs = [&] { return vm().exec({"pgrep", "-f", "^sleep 7654"}).ok(); };
+  auto process = vm().spawn({"sleep", "7654"});
+  vm().wait_until(runs, 60s, "the process to run");
+  process.reset();
+  vm().wait_until([&] { return !runs(); }, 60s, "the process to be gone");
 }
 
 /// Boots with `spec` and sees that a command works, and what else is to hold.
@@ -167,15 +171,41 @@ TEST(DebianBootTest, ForkRenewsItsLeaseAndReachesTheHost) {
   });
 }
 
-TEST(DebianBootTest, RebootComesBackReady) {
-  try {
-    Vm vm = Vm::boot(debian());
-    vm.run("echo kept > /root/file && sync");
+TEST(DebianBootTest, RebootComesBackReadyForAUserWhoIsNotRoot) {
+  VmSpec spec = debian();
+  spec.user = "dev";
+  spec.templates = Template::Never;  // nobody else would continue from it
+  expect_boots(spec, [](Vm& vm) {
+    vm.run("echo kept > file && sync");
     vm.reboot();
-    EXPECT_EQ(vm.run("cat /root/file").out, "kept\n");
-  } catch (const Unsupported& reason) {
-    GTEST_SKIP() << reason.what();
-  }
+    EXPECT_EQ(vm.run("cat file; id -un; sudo -n id -un").out, "kept\ndev\nroot\n");
+  });
+}
+
+/// What the error says of a boot that must fail.
+std::string failure(VmSpec spec) {
+  const TemporaryDirectory folder;
+  spec.templates = Template::Never;
+  return testing::failure_of([&] { (void)Vm::boot(spec, {.evidence_dir = folder.path()}); });
+}
+
+TEST(DebianFailureTest, EmergencyShellIsNamed) {
+  testing::require_image("debian-12");
+  if (IsSkipped()) return;
+  VmSpec spec = debian();
+  spec.extra_command_line = "systemd.unit=emergency.target";
+  const std::string text = failure(spec);
+  EXPECT_NE(text.find("the guest will not become ready: emergency shell: "), std::string::npos) << text;
+}
+
+TEST(DebianFailureTest, SeedThatCloudInitCannotFollowIsNamed) {
+  testing::require_image("debian-12");
+  if (IsSkipped()) return;
+  VmSpec spec = debian();
+  spec.files = {{"/proc/vmtest/file", "no file can be made there", 0644}};
+  const std::string text = failure(spec);
+  EXPECT_NE(text.find("the guest will not become ready: failed cloud-init: "), std::string::npos) << text;
+  EXPECT_NE(text.find("Running module write-files"), std::string::npos) << text;
 }
 
 }  // namespace

@@ -57,7 +57,9 @@ TEST_F(ExecTest, CommandGetsPushedFilesWordsAndStandardInput) {
 }
 
 TEST_F(ExecTest, StandardInputIsEmptyUnlessAskedFor) {
-  EXPECT_EQ(exec({"-q", "--", "cat"}, "not for the guest").out, "");
+  const ToolResult result = exec({"-q", "--", "cat; echo end"}, "not for the guest");
+  EXPECT_EQ(result.status.code, 0) << result.err;
+  EXPECT_EQ(result.out, "end\n");
 }
 
 TEST_F(ExecTest, SignalThatEndsTheCommandIsTold) {

@@ -37,7 +37,15 @@ TEST_F(BootFailureTest, PanicIsNamed) {
 TEST_F(BootFailureTest, FailingSetupCommandIsNamed) {
   const std::string text = failure(with_setup({"true", "echo why >&2; exit 4"}));
   EXPECT_TRUE(contains(text, "failed guest set-up")) << text;
-  EXPECT_TRUE(contains(text, "exit")) << text;
+  EXPECT_TRUE(contains(text, "exit code 4")) << text;
+  expect_nothing_left();
+}
+
+TEST_F(BootFailureTest, GuestOutOfMemoryIsNamed) {
+  // The kernel itself is told to look for a process to kill, as it does when there is no memory left.
+  const std::string text = failure(with_setup({"echo f > /proc/sysrq-trigger; sleep 1000"}));
+  EXPECT_TRUE(contains(text, "out of memory: ")) << text;
+  EXPECT_TRUE(contains(text, "Killed process")) << text;
   expect_nothing_left();
 }
 

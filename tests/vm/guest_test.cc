@@ -94,8 +94,11 @@ TEST_F(TinyGuestTest, BackgroundProcessTakesSignals) {
 }
 
 TEST_F(TinyGuestTest, DroppedBackgroundProcessIsKilled) {
-  { auto process = vm().spawn({"sleep", "7654"}); }
-  vm().wait_until([&] { return !vm().exec("ps | grep -v grep | grep -q 'sleep 7654'").ok(); }, 20s, "the process to be gone");
+  const auto runs = [&] { return vm().exec("ps | grep -v grep | grep -q 'sleep 7654'").ok(); };
+  auto process = vm().spawn({"sleep", "7654"});
+  vm().wait_until(runs, 20s, "the process to run");
+  process.reset();
+  vm().wait_until([&] { return !runs(); }, 20s, "the process to be gone");
 }
 
 TEST_F(TinyGuestTest, FilesGoBothWays) {

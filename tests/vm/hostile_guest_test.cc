@@ -95,6 +95,7 @@ TEST_F(BootFailureTest, FullDiskIsNamedWhileCloning) {
   expect_nothing_left();
   if (before == nullptr) ::unsetenv("VMTEST_HOME");
   else ::setenv("VMTEST_HOME", old.c_str(), 1);
+  EXPECT_TRUE(contains(text, "cannot clone ")) << text;
   EXPECT_TRUE(contains(text, "No space left on device")) << text;
   EXPECT_TRUE(std::filesystem::is_empty(home / "data" / "vms"));
 }

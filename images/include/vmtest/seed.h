@@ -17,7 +17,8 @@ enum class SeedProfile {
   Stock,
 };
 
-/// An account of the guest. `root` is an ordinary entry; other accounts are made when missing, and may use sudo.
+/// An account of the guest. `root` is an ordinary entry; other accounts are made when missing, and may use sudo where the image
+/// has it (`tiny` has not).
 struct SeedUser {
   std::string name = {};
   /// Public keys that may log in, one line each. Nobody gets a password.
