@@ -106,7 +106,8 @@ void CloudHypervisorDriver::resize_vcpus(const VmHandle& vm, unsigned vcpus, con
         return;
       } catch (const Refused& refusal) {
         if (refusal.status() != kTooManyRequests) throw;
-        if (deadline.remaining() <= kPendingPoll) throw Timeout("the guest does not let go of the vCPUs that it was asked for before");
+        if (deadline.remaining() <= kPendingPoll)
+          throw Timeout("the guest does not let go of the vCPUs that it was asked for before");
       }
       std::this_thread::sleep_for(kPendingPoll);
     }
