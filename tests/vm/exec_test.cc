@@ -56,9 +56,7 @@ TEST_F(ExecTest, CommandGetsPushedFilesWordsAndStandardInput) {
   EXPECT_EQ(result.out, "pushed\n" + std::string(200000, 'i'));
 }
 
-TEST_F(ExecTest, StandardInputIsEmptyUnlessAskedFor) {
-  EXPECT_EQ(exec({"-q", "--", "cat"}, "not for the guest").out, "");
-}
+TEST_F(ExecTest, StandardInputIsEmptyUnlessAskedFor) { EXPECT_EQ(exec({"-q", "--", "cat"}, "not for the guest").out, ""); }
 
 TEST_F(ExecTest, SignalThatEndsTheCommandIsTold) {
   const ToolResult result = exec({"--", "kill -TERM $$; sleep 60"});
