@@ -15,6 +15,17 @@ die() {
 
 jobs=$(nproc)
 
+# files PATTERN...: the tree's own files by their names, also where it is no repository of git.
+files() {
+  if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
+    git ls-files --cached --others --exclude-standard "$@"
+  else
+    local matches=()
+    for pattern in "$@"; do matches+=(-o -path "./$pattern"); done
+    find . \( -path './build*' -o -name .git \) -prune -o -type f \( -false "${matches[@]}" \) -printf '%P\n'
+  fi
+}
+
 # build FOLDER CMAKE-ARGUMENT...: configures when needed and builds all.
 build() {
   local folder=$1

@@ -164,7 +164,8 @@ void add_image(CLI::App& app, Action& action) {
   build_verb.add_flag("--json", options->as_json, "Print what was built as JSON");
   CLI::App& list_verb = add_verb(app, action, options, "ls", "List images, and those that can be built", list);
   list_verb.add_flag("--json", options->as_json, "Print the built ones as JSON");
-  add_name(add_verb(app, action, options, "rm", "Remove an image; running VMs keep what they have open", remove), options);
+  add_name(add_verb(app, action, options, "rm", "Remove an image; its files stay until no running VM uses them", remove),
+           options);
   CLI::App& info_verb = add_verb(app, action, options, "info", "Show what an image is", show);
   add_name(info_verb, options);
   info_verb.add_flag("--verify", options->verify, "Check its files against their digests; exit code 1 when one differs");
