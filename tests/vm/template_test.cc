@@ -1,5 +1,6 @@
 // Templates: the first VM of its kind makes one, others continue from it, and a boot takes its place when it cannot be had.
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mount.h>
 #include <unistd.h>
@@ -108,20 +109,20 @@ TEST_F(TemplateTest, NamesPortsAndHostNamesShareATemplate) {
 TEST_F(TemplateTest, DamagedTemplateIsMadeAnew) {
   const fs::path report = folder_.path() / "report";
   const Variable reports("VMTEST_REPORT", report.string());
-  const auto change_a_byte = [](const fs::path& file, std::string_view from, std::string_view to) {
-    std::string content = read_file(file);
-    const std::size_t at = content.find(from);
+  // In its place, as a disk that forgets or a program that errs would.
+  const auto change = [](const fs::path& file, std::string_view from, std::string_view to) {
+    const std::size_t at = read_file(file).find(from);
     ASSERT_NE(at, std::string::npos) << file;
-    content.replace(at, from.size(), to);
-    write_file(file, content);
+    const FileDescriptor fd = open_file(file, O_WRONLY);
+    ASSERT_EQ(::pwrite(fd.get(), to.data(), to.size(), static_cast<off_t>(at)), static_cast<ssize_t>(to.size()));
   };
   (void)Vm::boot();
   const std::map<std::string, std::function<void(const fs::path&)>> damages = {
       {"memory has another size than when it was published",
        [](const fs::path& tmpl) { fs::resize_file(tmpl / "memory", 4096); }},
-      {"state was changed after it was published", [&](const fs::path& tmpl) { change_a_byte(tmpl / "state", "QEVM", "QEVN"); }},
+      {"state was changed after it was published", [&](const fs::path& tmpl) { change(tmpl / "state", "QEVM", "QEVN"); }},
       {"its manifest is not what was published",
-       [&](const fs::path& tmpl) { change_a_byte(tmpl / "manifest.json", "\"mac_address\": \"5", "\"mac_address\": \"0"); }}};
+       [&](const fs::path& tmpl) { change(tmpl / "manifest.json", "\"image\": \"tiny\"", "\"image\": \"tinz\""); }}};
   for (const auto& [why, damage] : damages) {
     fs::remove(report);
     damage(templates().at(0).folder);

@@ -29,7 +29,7 @@ class TemplateTest : public ForkTest {
   /// Gives a template a state that passes every check but QEMU's.
   static void spoil(const TemplateInfo& tmpl) {
     const std::filesystem::path staging = TemplateStore().make_staging("other");
-    for (const char* name : {"memory", "root.qcow2", "seed.iso", "id_ed25519", "host_key.pub"})
+    for (const char* name : {"memory", "root.qcow2", "overlay-root.qcow2", "seed.iso", "id_ed25519", "host_key.pub"})
       std::filesystem::copy_file(tmpl.folder / name, staging / name);
     write_file(staging / "state", "no state of QEMU's", 0600);
     ASSERT_TRUE(TemplateStore().remove(tmpl.key));
