@@ -181,7 +181,7 @@ TEST_F(CloudHypervisorDriverTest, VcpusThatTheGuestKeepsAreWaitedForNextTime) {
   // The kernel that halts lets nothing go.
   resizing.resize_vcpus(*vm_, 2, Deadline::after(20s));
   try {
-    resizing.resize_vcpus(*vm_, 1, Deadline::after(300ms));
+    resizing.resize_vcpus(*vm_, 1, Deadline::after(2s));
     FAIL() << "it took them";
   } catch (const Timeout& error) {
     EXPECT_NE(std::string(error.what()).find("does not let go of the vCPUs that it was asked for before"), std::string::npos)

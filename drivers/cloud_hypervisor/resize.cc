@@ -100,14 +100,17 @@ void CloudHypervisorDriver::resize_vcpus(const VmHandle& vm, unsigned vcpus, con
                                 [](const json& info) { return info.at("config").at("cpus").at("max_vcpus").get<unsigned>(); });
     if (vcpus == 0) throw Error("a machine has at least one");
     if (vcpus > most) throw Error("it was started with room for " + std::to_string(most) + " (MachineConfig::max_vcpus)");
-    for (;;) {
+    for (bool refused = false;; refused = true) {
+      const char* const reason = "the guest does not let go of the vCPUs that it was asked for before";
       try {
         target->api().resize({.vcpus = vcpus}, deadline);
         return;
       } catch (const Refused& refusal) {
         if (refusal.status() != kTooManyRequests) throw;
-        if (deadline.remaining() <= kPendingPoll)
-          throw Timeout("the guest does not let go of the vCPUs that it was asked for before");
+        if (deadline.remaining() <= kPendingPoll) throw Timeout(reason);
+      } catch (const Timeout&) {
+        if (!refused) throw;
+        throw Timeout(reason);  // the last question had no time left for its answer
       }
       std::this_thread::sleep_for(kPendingPoll);
     }
