@@ -52,10 +52,20 @@ unsigned long yet_to_take(const Record& record, std::chrono::milliseconds settle
   return static_cast<unsigned long>(record.memory_mib * static_cast<double>(left) / static_cast<double>(settle_time.count()));
 }
 
-/// The ledger's own short lock; waits for whoever changes it at the moment.
+/// The ledger's own lock. Whoever holds it does so for some microseconds, unless it was stopped just then.
 class Mutex {
  public:
-  explicit Mutex(int fd) : fd_(fd) { lock_byte_wait(fd_, kMutexAt); }
+  Mutex(int fd, const std::filesystem::path& file) : fd_(fd) {
+    constexpr std::chrono::seconds kMutexTime{10};
+    constexpr std::chrono::microseconds kMutexPoll{200};
+    const Deadline deadline = Deadline::after(kMutexTime);
+    while (!try_lock_byte(fd_, kMutexAt)) {
+      if (deadline.expired())
+        throw Error("another process has locked the ledger for 10 s, as one that was stopped does: `fuser -v " + file.string() +
+                    "` (package psmisc) names who uses it; continue or end the one that is stopped");
+      std::this_thread::sleep_for(kMutexPoll);
+    }
+  }
   ~Mutex() { unlock_byte(fd_, kMutexAt); }
   Mutex(const Mutex&) = delete;
   Mutex& operator=(const Mutex&) = delete;
@@ -181,14 +191,14 @@ std::vector<Lease> Ledger::admit(const std::vector<VmResources>& vms, const Dead
   const FileDescriptor queue = open();
   std::uint64_t ticket = 0;
   {
-    const Mutex mutex(queue.get());
+    const Mutex mutex(queue.get(), file_);
     ticket = next_ticket(queue.get());
     if (!try_lock_byte(queue.get(), kTicketsAt + static_cast<off_t>(ticket)))
       throw Error("the ledger's queue is broken: " + file_.string());
   }
   for (;;) {
     {
-      const Mutex mutex(queue.get());
+      const Mutex mutex(queue.get(), file_);
       const bool first =
           turn == Turn::Next || ticket == 0 || !range_is_locked(queue.get(), kTicketsAt, static_cast<off_t>(ticket));
       unsigned long memory_taken = 0;

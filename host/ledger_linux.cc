@@ -33,13 +33,6 @@ bool try_lock_byte(int fd, off_t at) {
   throw_errno("cannot lock the ledger");
 }
 
-void lock_byte_wait(int fd, off_t at) {
-  struct flock lock = byte_range(F_WRLCK, at, 1);
-  while (::fcntl(fd, F_OFD_SETLKW, &lock) != 0) {
-    if (errno != EINTR) throw_errno("cannot lock the ledger");
-  }
-}
-
 void unlock_byte(int fd, off_t at) {
   struct flock lock = byte_range(F_UNLCK, at, 1);
   ::fcntl(fd, F_OFD_SETLK, &lock);

@@ -11,8 +11,6 @@ namespace vmtest {
 
 /// Locks a byte unless another open file holds it.
 [[nodiscard]] bool try_lock_byte(int fd, off_t at);
-/// Locks a byte, waiting for it.
-void lock_byte_wait(int fd, off_t at);
 void unlock_byte(int fd, off_t at);
 /// Whether another open file holds a lock in the range.
 [[nodiscard]] bool range_is_locked(int fd, off_t at, off_t size);

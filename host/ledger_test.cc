@@ -1,5 +1,6 @@
 #include "vmtest/host/ledger.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <signal.h>
@@ -213,6 +214,24 @@ TEST_F(LedgerTest, KilledWaiterHoldsUpNobody) {
       soon()));
   waiter.kill();
   EXPECT_EQ(other().admit({{"small", 100, 1}}, Deadline::after(0s)).size(), 1U);
+}
+
+TEST_F(LedgerTest, StoppedProcessThatChangesItIsAnErrorAndNoEndlessWait) {
+  (void)ledger_.admitted();
+  OtherProcess stopped([this] {
+    const int file = open_file(folder_.path() / "ledger", O_RDWR | O_CREAT, 0600).release();
+    if (!try_lock_byte(file, 0)) ::_exit(1);
+  });
+  ASSERT_TRUE(stopped.is_ready());
+  try {
+    (void)ledger_.admit({{"next", 100, 1}}, soon());
+    FAIL() << "admitted though the ledger is locked";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("fuser -v " + (folder_.path() / "ledger").string()), std::string::npos)
+        << error.what();
+  }
+  stopped.kill();
+  EXPECT_EQ(ledger_.admit({{"next", 100, 1}}, soon()).size(), 1U);
 }
 
 TEST_F(LedgerTest, LeasePassesWithItsDescriptor) {

@@ -23,6 +23,7 @@ namespace {
 
 /// Most of a tool's output that is kept; tools of ours print little.
 constexpr std::size_t kToolOutputLimit = 16U << 20;
+constexpr std::chrono::seconds kReapTime{10};
 
 std::vector<std::string> merged_environment(const std::map<std::string, std::string>& added) {
   std::vector<std::string> entries;
@@ -195,6 +196,10 @@ void ChildProcess::kill_group() {
   // The group may outlive its leader; until the leader is reaped its number cannot be used again.
   ::kill(-pid_, SIGKILL);
   ::kill(pid_, SIGKILL);
+  if (pidfd_ && !wait_readable(pidfd_.get(), Deadline::after(kReapTime))) {
+    status_ = ExitStatus{-1, SIGKILL};
+    return;
+  }
   int raw = 0;
   pid_t done = 0;
   do {

@@ -76,7 +76,8 @@ class ChildProcess {
   [[nodiscard]] std::optional<ExitStatus> wait(const Deadline& deadline);
   /// Signals the child alone; nothing happens when it has been reaped.
   void signal(int number);
-  /// SIGKILL to its whole group, then reaps the child.
+  /// SIGKILL to its whole group, then reaps the child. One that the kernel does not let go of within ten seconds (it is stuck in
+  /// a system call, as on a dead disk) is left to the kernel, and counts as ended by SIGKILL.
   void kill_group();
 
  private:
