@@ -135,6 +135,12 @@ std::vector<std::string> list_folder(const std::string& path) {
   return names;
 }
 
+std::string last_line(const std::string& path) {
+  const std::string text = find_file(path).value_or("");
+  const std::vector<std::string_view> lines = split(text, "\n");
+  return lines.empty() ? std::string() : std::string(lines.back());
+}
+
 std::vector<std::string_view> split(std::string_view text, std::string_view separators) {
   std::vector<std::string_view> parts;
   while (true) {

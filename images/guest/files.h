@@ -50,6 +50,9 @@ void make_folders(const std::string& path);
 /// Names in a folder without "." and "..", sorted; empty when it cannot be read.
 [[nodiscard]] std::vector<std::string> list_folder(const std::string& path);
 
+/// What a file ends with; empty when there is no file.
+[[nodiscard]] std::string last_line(const std::string& path);
+
 /// The parts between separators, empty ones left out.
 [[nodiscard]] std::vector<std::string_view> split(std::string_view text, std::string_view separators);
 /// `text` without blanks and line ends at both ends.

@@ -47,12 +47,6 @@ sigset_t watched_signals() {
   return set;
 }
 
-std::string last_line(const std::string& path) {
-  const std::string text = find_file(path).value_or("");
-  const std::vector<std::string_view> lines = split(text, "\n");
-  return lines.empty() ? std::string() : std::string(lines.back());
-}
-
 std::string shown_command(const std::vector<std::string>& argv) {
   std::string text;
   for (const std::string& argument : argv) {
@@ -127,6 +121,7 @@ void Init::bring_up() {
       grow_root();
       apply_seed(seed_);
     } else {
+      mount_table();
       next_command_ = seed_.commands.size();
     }
     timeline_.mark("seed applied");

@@ -11,6 +11,7 @@
 
 #include "guest/console.h"
 #include "guest/files.h"
+#include "guest/services.h"
 
 namespace vmtest::guest {
 namespace {
@@ -86,6 +87,14 @@ void mount_rest() {
   (void)symlink("/proc/self/fd/0", "/dev/stdin");
   (void)symlink("/proc/self/fd/1", "/dev/stdout");
   (void)symlink("/proc/self/fd/2", "/dev/stderr");
+}
+
+void mount_table() {
+  constexpr const char* kLog = "/var/log/mount.log";
+  const int status = run_program({"mount", "-a"}, kLog);
+  if (status != 0) {
+    report_error("fstab", "mount -a: " + describe_status(status) + ": " + last_line(kLog));
+  }
 }
 
 void unmount_all() {

@@ -11,6 +11,8 @@ void mount_early();
 void switch_root(const std::string& new_root);
 /// Mounts what a root file system needs besides: /dev/pts, /dev/shm, /run, /tmp, control groups.
 void mount_rest();
+/// Mounts what /etc/fstab names and is not mounted yet. What fails is reported.
+void mount_table();
 /// Mounts a file system; missing mount points are made. Throws std::runtime_error.
 void mount_at(const std::string& source, const std::string& target, const std::string& type, unsigned long flags = 0,
               const std::string& options = {});
