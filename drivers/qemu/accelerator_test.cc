@@ -140,26 +140,6 @@ TEST_F(ChooseAcceleratorTest, ProofOfAnotherBootIsNotTrusted) {
   EXPECT_EQ(choose_accelerator(Accelerator::Auto, host_architecture()).accelerator, proven.accelerator);
 }
 
-TEST_F(ChooseAcceleratorTest, ProofHoldsUntilTheHostBootsAgain) {
-  if (::unshare(CLONE_NEWNS) != 0) GTEST_SKIP() << "a mount namespace needs root";
-  ASSERT_EQ(::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
-  const auto boot_id = folder_.path() / "boot_id";
-  const auto boot = [&](const char* id) { write_all(open_file(boot_id, O_WRONLY | O_CREAT | O_TRUNC).get(), id); };
-  boot("first");
-  ASSERT_EQ(::mount(boot_id.c_str(), "/proc/sys/kernel/random/boot_id", nullptr, MS_BIND, nullptr), 0);
-  const AcceleratorChoice proven = choose_accelerator(Accelerator::Auto, host_architecture());
-  const auto file = cache_dir() / "kvm-proof.json";
-  auto remembered = parse_remembered_proof(read_file_tail(file, 65536));
-  if (!remembered) GTEST_SKIP() << "KVM cannot be tried: " << proven.reason;
-  remembered->choice = {proven.accelerator == Accelerator::Kvm ? Accelerator::Tcg : Accelerator::Kvm, "as remembered"};
-  write_file(file, to_json(*remembered), 0600);
-  EXPECT_EQ(choose_accelerator(Accelerator::Auto, host_architecture()).reason, "as remembered");
-  boot("second");
-  const AcceleratorChoice anew = choose_accelerator(Accelerator::Auto, host_architecture());
-  EXPECT_EQ(anew.accelerator, proven.accelerator);
-  EXPECT_EQ(anew.reason, proven.reason);
-}
-
 /// A /dev in which there is a kvm that opens, on any host, while it lives. For this process alone.
 class DevicesWithKvm {
  public:
@@ -183,18 +163,50 @@ class DevicesWithKvm {
   bool usable_ = false;
 };
 
+/// In QEMU's place, while it lives: as if KVM ran the probe. `before`: a line of shell that comes first.
+class QemuThatProvesKvm {
+ public:
+  explicit QemuThatProvesKvm(const std::filesystem::path& folder, const std::string& before = {})
+      : path_("PATH", folder.string() + ":" + std::getenv("PATH")) {
+    write_file(folder / qemu_program(host_architecture()),
+               "#!/bin/sh\n" + before + "\nprintf ABCDEFGH\nexit " + std::to_string(kKvmProbePassed) + "\n", 0700);
+  }
+
+ private:
+  testing::Variable path_;
+};
+
+TEST_F(ChooseAcceleratorTest, ProofHoldsUntilTheHostBootsAgain) {
+  if (kvm_probe_image().empty()) GTEST_SKIP() << "this architecture has no probe";
+  const DevicesWithKvm devices;
+  if (!devices.usable()) GTEST_SKIP() << "mounting a /dev of its own needs root";
+  const QemuThatProvesKvm qemu(folder_.path());
+  const auto boot_id = folder_.path() / "boot_id";
+  const auto boot = [&](const char* id) { write_all(open_file(boot_id, O_WRONLY | O_CREAT | O_TRUNC).get(), id); };
+  boot("first");
+  ASSERT_EQ(::mount(boot_id.c_str(), "/proc/sys/kernel/random/boot_id", nullptr, MS_BIND, nullptr), 0);
+  const AcceleratorChoice proven = choose_accelerator(Accelerator::Auto, host_architecture());
+  EXPECT_EQ(proven.accelerator, Accelerator::Kvm) << proven.reason;
+  const auto file = cache_dir() / "kvm-proof.json";
+  auto remembered = parse_remembered_proof(read_file_tail(file, 65536));
+  ASSERT_TRUE(remembered) << proven.reason;
+  remembered->choice = {Accelerator::Tcg, "as remembered"};
+  write_file(file, to_json(*remembered), 0600);
+  EXPECT_EQ(choose_accelerator(Accelerator::Auto, host_architecture()).reason, "as remembered");
+  boot("second");
+  const AcceleratorChoice anew = choose_accelerator(Accelerator::Auto, host_architecture());
+  EXPECT_EQ(anew.accelerator, proven.accelerator);
+  EXPECT_EQ(anew.reason, proven.reason);
+}
+
 TEST_F(ChooseAcceleratorTest, ProbeThatTookTooLongIsTriedAgain) {
   if (kvm_probe_image().empty()) GTEST_SKIP() << "this architecture has no probe";
   const DevicesWithKvm devices;
   if (!devices.usable()) GTEST_SKIP() << "mounting a /dev of its own needs root";
   const auto slow = folder_.path() / "slow";
   write_file(slow, "");
-  // In QEMU's place: as if the host were too busy, as long as that file is there, and then as if KVM ran the probe.
-  write_file(folder_.path() / qemu_program(host_architecture()),
-             "#!/bin/sh\n[ ! -e '" + slow.string() + "' ] || exec sleep 600\nprintf ABCDEFGH\nexit " +
-                 std::to_string(kKvmProbePassed) + "\n",
-             0700);
-  const testing::Variable path("PATH", folder_.path().string() + ":" + std::getenv("PATH"));
+  // As if the host were too busy, as long as that file is there.
+  const QemuThatProvesKvm qemu(folder_.path(), "[ ! -e '" + slow.string() + "' ] || exec sleep 600");
   const AcceleratorChoice first = choose_accelerator(Accelerator::Auto, host_architecture());
   EXPECT_EQ(first.accelerator, Accelerator::Tcg);
   EXPECT_NE(first.reason.find("hung"), std::string::npos) << first.reason;

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -150,8 +152,13 @@ TEST_F(FailedTestTest, PassingTestLeavesNothing) {
 }
 
 TEST_F(FailedTestTest, DemandedKvmThatIsNotThereFailsAndDoesNotSkip) {
+  // For this process and its children.
+  const bool is_taken_away =
+      ::unshare(CLONE_NEWNS) == 0 && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+      (!std::filesystem::exists("/dev/kvm") || ::mount("/dev/null", "/dev/kvm", nullptr, MS_BIND, nullptr) == 0);
   const AcceleratorChoice kvm = prove_kvm(host_architecture());
-  if (kvm.accelerator == Accelerator::Kvm) GTEST_SKIP() << "it is there: " << kvm.reason;
+  if (!is_taken_away && kvm.accelerator == Accelerator::Kvm) GTEST_SKIP() << "KVM serves, and to take it away needs root";
+  ASSERT_EQ(kvm.accelerator, Accelerator::Tcg) << kvm.reason;
   const ToolResult result = run("Passes", {{"VMTEST_ACCEL", "kvm"}});
   EXPECT_EQ(result.status.code, 1);
   EXPECT_TRUE(contains(result.out, "VMTEST_ACCEL=kvm demands KVM")) << result.out << result.err;
