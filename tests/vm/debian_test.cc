@@ -198,6 +198,16 @@ TEST(DebianFailureTest, EmergencyShellIsNamed) {
   EXPECT_NE(text.find("the guest will not become ready: emergency shell: "), std::string::npos) << text;
 }
 
+TEST(DebianFailureTest, SetupCommandThatFailsIsNamed) {
+  testing::require_image("debian-12");
+  if (IsSkipped()) return;
+  VmSpec spec = debian();
+  spec.setup_commands = {"true", "echo no such disk >&2; exit 3"};
+  const std::string text = failure(spec);
+  EXPECT_NE(text.find("command 2 (echo no such disk >&2; exit 3): exit status 3"), std::string::npos) << text;
+  EXPECT_NE(text.find("| no such disk"), std::string::npos) << text;
+}
+
 TEST(DebianFailureTest, SeedThatCloudInitCannotFollowIsNamed) {
   testing::require_image("debian-12");
   if (IsSkipped()) return;
