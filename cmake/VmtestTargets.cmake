@@ -54,7 +54,7 @@ function(vmtest_layer name)
   if(nlohmann_json::nlohmann_json IN_LIST LAYER_PRIVATE_DEPENDS)
     target_precompile_headers(${target} PRIVATE <nlohmann/json.hpp>)
   endif()
-  # Each public header compiles alone: cmake --build . --target all_verify_interface_header_sets
+  # Each public header compiles alone: --target all_verify_interface_header_sets, which ci/test builds.
   set_target_properties(${target} PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
   if(VMTEST_INSTALL)
     install(TARGETS ${target} EXPORT vmtestTargets FILE_SET HEADERS ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})

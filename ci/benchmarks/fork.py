@@ -99,7 +99,7 @@ def ahead(suite, folder):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--program", required=True, help="the program that makes one fork of ours")
-    p.add_argument("--long-runs", type=int, default=3, help="runs of the cold suite, and of many idle forks")
+    p.add_argument("--long-runs", type=int, default=5, help="runs of the cold suite, and of many idle forks")
     p.add_argument("--parts", nargs="+", default=["fork", "debian", "pool", "suite", "many"],
                    choices=["fork", "debian", "pool", "suite", "many"])
     p.add_argument("--many", type=int, default=100, help="how many idle forks to try to hold at once")
