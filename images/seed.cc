@@ -159,6 +159,22 @@ std::string shell_word(std::string_view text) {
   return result + "'";
 }
 
+/// A command as people are told of it when it fails: the start of it, on one line. Of a shell line, that line.
+std::string shown_command(const std::vector<std::string>& argv) {
+  constexpr std::size_t kShownCommand = 120;
+  std::string text;
+  const bool is_shell_line = argv.size() == 3 && argv[0] == "/bin/sh" && argv[1] == "-c";
+  for (std::size_t i = is_shell_line ? 2 : 0; i < argv.size(); ++i) text += (text.empty() ? "" : " ") + argv[i];
+  if (text.size() > kShownCommand) {
+    std::size_t end = kShownCommand;
+    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // not within a character
+    text = text.substr(0, end) + "...";
+  }
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
+  return text;
+}
+
 /// A value between double quotes for sshd_config.
 std::string quoted_value(std::string_view text) {
   std::string result = "\"";
@@ -188,7 +204,7 @@ std::string ready_script(const SeedConfig& config) {
   if (fast) {
     script += "\ncommands() {\n  :\n";
     for (const std::vector<std::string>& command : config.commands) {
-      script += "  run";
+      script += "  run " + shell_word(shown_command(command));
       for (const std::string& argument : command) {
         script += " " + shell_word(argument);
       }
@@ -269,7 +285,7 @@ Json runcmd(const SeedConfig& config) {
   }
   for (std::size_t i = 0; i < config.commands.size(); ++i) {
     if (stock) {
-      list.push_back("vmtest_command=" + shell_word(std::to_string(i + 1) + " (" + config.commands[i][0] + ")"));
+      list.push_back("vmtest_command=" + shell_word(shown_command(config.commands[i])));
     }
     list.push_back(config.commands[i]);
   }

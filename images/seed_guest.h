@@ -64,13 +64,14 @@ wait_for_address() {
   done
 }
 
-# Runs a command of the user; the first that fails ends the boot.
+# Runs a command of the user, by the name it has for people; the first that fails ends the boot.
 run() {
-  number=$((number + 1))
+  name=$1
+  shift
   "$@" </dev/null >>"$log" 2>&1 && return
   status=$?
   tail -n 20 "$log" >/dev/console
-  fail "command $number ($1): exit status $status"
+  fail "runcmd \"$name\": exit code $status"
 }
 )sh";
 
@@ -93,7 +94,6 @@ main() {
     "$id done") ;;
     "$id failed "*) fail "${line#"$id failed "}" ;;
     *)
-      number=0
       commands
       echo "$id done" >"$state/commands"
       ;;
@@ -109,7 +109,7 @@ main
 inline constexpr std::string_view kReadyMainStock = R"sh(
 case $1 in
   failed)
-    fail "command $2: exit status $3"
+    fail "runcmd \"$2\": exit code $3"
     ;;
   later-boot)
     line=

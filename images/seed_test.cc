@@ -173,8 +173,19 @@ TEST(SeedUserDataTest, StockProfileMixesPlumbingStringsWithCommands) {
 
   ASSERT_EQ(commands.size(), 4U);
   EXPECT_THAT(commands.at(0).get<std::string>(), StartsWith("set -e; trap "));
-  EXPECT_EQ(commands.at(1), "vmtest_command='1 (touch)'");
+  EXPECT_EQ(commands.at(1), "vmtest_command='touch /a b'");
   EXPECT_EQ(commands.at(2), json({"touch", "/a b"}));
+}
+
+TEST(SeedUserDataTest, CommandsAreNamedOnOneShortLine) {
+  SeedConfig config = example();
+  config.profile = SeedProfile::Stock;
+  config.commands = {{"/bin/sh", "-c", "one\ntwo"}, {"/bin/sh", "-c", std::string(119, 'x') + "\u00e9 and more"}};
+
+  const json commands = parse_user_data(config).at("runcmd");
+
+  EXPECT_EQ(commands.at(1), "vmtest_command='one two'");
+  EXPECT_EQ(commands.at(3), "vmtest_command='" + std::string(119, 'x') + "...'");
 }
 
 TEST(SeedUserDataTest, SaysWhichTextIsNotUtf8) {
