@@ -170,16 +170,21 @@ VmHandle SupervisedDriver::resume(const VmHandle& vm) {
 }
 
 void SupervisedDriver::destroy(const VmHandle& vm) {
-  if (const auto target = find(vm)) target->supervisor().end();
+  const auto target = find(vm);
+  if (target) target->supervisor().end();
   {
     const std::lock_guard lock(mutex_);
     vms_.erase(vm.id);
   }
   // Only when the supervisor died before its time is anything left.
-  if (!owns_its_folder(vm)) return;
-  std::error_code ignored;
-  fs::remove_all(vm.runtime_dir, ignored);
-  fs::remove_all(vm.work_dir, ignored);
+  if (owns_its_folder(vm)) {
+    std::error_code ignored;
+    fs::remove_all(vm.runtime_dir, ignored);
+    fs::remove_all(vm.work_dir, ignored);
+  }
+  if (!target) return;
+  if (const std::string left = left_behind(vm); !left.empty())
+    throw Error("VM \"" + vm.name + "\" is destroyed, but what it did to the host could not all be taken back: " + left);
 }
 
 VmState SupervisedDriver::state(const VmHandle& vm) {

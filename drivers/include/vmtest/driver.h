@@ -70,7 +70,8 @@ class Driver {
   virtual VmHandle suspend(const VmHandle& vm) = 0;
   /// Suspended -> Running.
   virtual VmHandle resume(const VmHandle& vm) = 0;
-  /// Ends the hypervisor at once and removes everything of the VM. Any state -> Destroyed; does nothing the second time.
+  /// Ends the hypervisor at once and removes everything of the VM. Any state -> Destroyed; does nothing the second time. Throws
+  /// Error when something of it stays on the host; the VM is destroyed all the same.
   virtual void destroy(const VmHandle& vm) = 0;
   /// The true state, asked of the hypervisor.
   [[nodiscard]] virtual VmState state(const VmHandle& vm) = 0;
