@@ -92,6 +92,25 @@ TEST_F(CloudHypervisorFaultsTest, VmThatDoesNotRunAfterItsBootIsAnError) {
   EXPECT_NE(why.find("its VM is starting"), std::string::npos) << why;
 }
 
+TEST_F(CloudHypervisorFaultsTest, OneThatMakesNoSenseAfterItsStartIsStoppedInTime) {
+  start_with("garbage-later");
+  const std::string why = failure_of([&] { (void)driver_.state(*vm_); });
+  EXPECT_NE(why.find("Cloud Hypervisor runs, but does not tell the state of VM \"probe\""), std::string::npos) << why;
+  EXPECT_NE(why.find("the answer is no HTTP, or ends in the middle"), std::string::npos) << why;
+  const auto begin = std::chrono::steady_clock::now();
+  (void)driver_.stop(*vm_, 500ms);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 500ms + 1s);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Stopped);
+}
+
+TEST_F(CloudHypervisorFaultsTest, OneWhoseSocketIsGoneIsStoppedByAnyone) {
+  start_with("garbage-later");
+  fs::remove(vm_->runtime_dir / "api.sock");
+  CloudHypervisorDriver other;
+  (void)other.stop(*vm_, 500ms);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Stopped);
+}
+
 TEST_F(CloudHypervisorFaultsTest, VmKilledFromOutsideIsFailed) {
   (void)driver_.start(prepare(), machine());
   ::kill(SupervisorConnection::connect(vm_->supervisor_socket())->status().processes.at("cloud-hypervisor"), SIGKILL);
