@@ -21,6 +21,8 @@ using testing::failure_of;
 /// With what stands in for Cloud Hypervisor where VMTEST_CLOUD_HYPERVISOR names none, and a kernel that halts.
 class CloudHypervisorDriverTest : public ::testing::Test {
  protected:
+  explicit CloudHypervisorDriverTest(CloudHypervisorDriver::Mode mode = CloudHypervisorDriver::Mode::Api) : driver_(mode) {}
+
   void SetUp() override {
     ::setenv(kVariable, VMTEST_SIMULATED_CLOUD_HYPERVISOR, 0);
     named_ = std::getenv(kVariable);
