@@ -21,6 +21,8 @@ using testing::failure_of;
 /// With what stands in for Cloud Hypervisor where VMTEST_CLOUD_HYPERVISOR names none, and a kernel that halts.
 class CloudHypervisorDriverTest : public ::testing::Test {
  protected:
+  explicit CloudHypervisorDriverTest(CloudHypervisorDriver::Mode mode = CloudHypervisorDriver::Mode::Api) : driver_(mode) {}
+
   void SetUp() override {
     ::setenv(kVariable, VMTEST_SIMULATED_CLOUD_HYPERVISOR, 0);
     named_ = std::getenv(kVariable);
@@ -55,10 +57,14 @@ class CloudHypervisorDriverTest : public ::testing::Test {
     ::setenv(kVariable, program.c_str(), 1);
   }
 
-  /// What a start says when Cloud Hypervisor has that fault, see broken-server.
-  std::string failure_with(const std::string& fault) {
+  /// Starts a VM by a Cloud Hypervisor that has that fault, see broken-server.
+  void start_with(const std::string& fault) {
     stand_in(std::string("exec ") + VMTEST_BROKEN_CLOUD_HYPERVISOR + " " + fault + " \"$@\"");
-    return failure_of([&] { (void)driver_.start(prepare(), machine()); });
+    (void)driver_.start(prepare(), machine());
+  }
+  /// What such a start says.
+  std::string failure_with(const std::string& fault) {
+    return failure_of([&] { start_with(fault); });
   }
 
   static constexpr const char* kVariable = "VMTEST_CLOUD_HYPERVISOR";

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <ostream>
 
 #include "cloud_hypervisor/cloud_hypervisor_driver_fixture.h"
 #include "vmtest/error.h"
@@ -34,16 +35,39 @@ TEST_F(CloudHypervisorFaultsTest, ProgramThatEndsAtOnceIsQuoted) {
   EXPECT_FALSE(fs::exists(vm_->work_dir));
 }
 
-TEST_F(CloudHypervisorFaultsTest, OldVersionIsRefused) {
-  const std::string why = failure_with("version");
-  EXPECT_NE(why.find("Cloud Hypervisor v48.0.0 is too old: disks are told their format since v51"), std::string::npos) << why;
-  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+struct VersionCase {
+  CloudHypervisorDriver::Mode mode;
+  /// By the API it is asked when it runs already.
+  VmState after;
+};
+
+void PrintTo(const VersionCase& one, std::ostream* out) {
+  *out << (one.mode == CloudHypervisorDriver::Mode::Api ? "by the API" : "by the command line");
 }
 
-TEST_F(CloudHypervisorFaultsTest, VersionThatIsNoneIsQuoted) {
+class CloudHypervisorVersionTest : public CloudHypervisorDriverTest, public ::testing::WithParamInterface<VersionCase> {
+ protected:
+  CloudHypervisorVersionTest() : CloudHypervisorDriverTest(GetParam().mode) {}
+};
+
+TEST_P(CloudHypervisorVersionTest, OldOneIsRefused) {
+  const std::string why = failure_with("version");
+  EXPECT_NE(why.find("Cloud Hypervisor v48.0.0 is too old: disks are told their format since v51"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), GetParam().after);
+}
+
+TEST_P(CloudHypervisorVersionTest, OneThatIsNoneIsQuoted) {
   const std::string why = failure_with("no-version");
   EXPECT_NE(why.find("\"nightly\", which is none"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), GetParam().after);
 }
+
+INSTANTIATE_TEST_SUITE_P(Modes, CloudHypervisorVersionTest,
+                         ::testing::Values(VersionCase{CloudHypervisorDriver::Mode::Api, VmState::Failed},
+                                           VersionCase{CloudHypervisorDriver::Mode::CommandLine, VmState::Prepared}),
+                         [](const auto& one) {
+                           return one.param.mode == CloudHypervisorDriver::Mode::Api ? "Api" : "CommandLine";
+                         });
 
 TEST_F(CloudHypervisorFaultsTest, ServerThatNeverAnswersIsGivenUp) {
   const std::string why = failure_with("silence");
@@ -90,6 +114,25 @@ TEST_F(CloudHypervisorFaultsTest, DeathBetweenCreateAndBootIsToldInItsLastWords)
 TEST_F(CloudHypervisorFaultsTest, VmThatDoesNotRunAfterItsBootIsAnError) {
   const std::string why = failure_with("not-running");
   EXPECT_NE(why.find("its VM is starting"), std::string::npos) << why;
+}
+
+TEST_F(CloudHypervisorFaultsTest, OneThatMakesNoSenseAfterItsStartIsStoppedInTime) {
+  start_with("garbage-later");
+  const std::string why = failure_of([&] { (void)driver_.state(*vm_); });
+  EXPECT_NE(why.find("Cloud Hypervisor runs, but does not tell the state of VM \"probe\""), std::string::npos) << why;
+  EXPECT_NE(why.find("the answer is no HTTP, or ends in the middle"), std::string::npos) << why;
+  const auto begin = std::chrono::steady_clock::now();
+  (void)driver_.stop(*vm_, 500ms);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 500ms + 1s);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Stopped);
+}
+
+TEST_F(CloudHypervisorFaultsTest, OneWhoseSocketIsGoneIsStoppedByAnyone) {
+  start_with("garbage-later");
+  fs::remove(vm_->runtime_dir / "api.sock");
+  CloudHypervisorDriver other;
+  (void)other.stop(*vm_, 500ms);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Stopped);
 }
 
 TEST_F(CloudHypervisorFaultsTest, VmKilledFromOutsideIsFailed) {

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "state_rules.h"
+#include "version.h"
 #include "vm.h"
 #include "vmtest/cloud_hypervisor_driver.h"
 #include "vmtest/error.h"

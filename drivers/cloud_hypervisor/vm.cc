@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "snapshot.h"
+#include "version.h"
 #include "vmtest/error.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/process.h"
@@ -44,9 +45,6 @@ VmState state_of(State state) {
   return VmState::Failed;
 }
 
-/// Since this one, disks are told their format and whether they may have a backing file.
-constexpr int kOldestMajor = 51;
-
 /// A description whose disks of those ids are those files.
 nlohmann::json with_disks(nlohmann::json description, const std::map<std::string, fs::path>& files) {
   const auto disks = description.find("disks");
@@ -81,17 +79,6 @@ fs::path find_firmware() {
   if (::access(named, R_OK) != 0)
     throw Unsupported(std::string(kFirmwareVariable) + "=" + named + " is no file that can be read");
   return fs::absolute(named);
-}
-
-void require_version(const std::string& version) {
-  char* end = nullptr;
-  const long major = std::strtol(version.c_str(), &end, 10);
-  if (end == version.c_str() || *end != '.')
-    throw Error("Cloud Hypervisor calls its version \"" + sanitize_console(version) + "\", which is none");
-  if (major < kOldestMajor) {
-    throw Unsupported("Cloud Hypervisor v" + sanitize_console(version) + " is too old: disks are told their format since v" +
-                      std::to_string(kOldestMajor));
-  }
 }
 
 VmExit judge_ending(const Ending& ending) {
@@ -290,6 +277,8 @@ void ApiVm::remove_device(const std::string& id, const Deadline& deadline) {
 
 void CommandLineVm::launch(const MachineConfig& machine) {
   if (!machine.restore_from.empty()) throw Unsupported("a frozen VM is continued by Cloud Hypervisor's API only");
+  // Nobody can be asked once it runs.
+  require_version(version_of(find_cloud_hypervisor()));
   const std::vector<Companion> companions = companions_of(machine, handle().work_dir, handle().runtime_dir);
   spawn(command(to_arguments(describe(machine)), machine), companions, [&] {
     await_up([&] { return has_event({"vm", "booted"}); });

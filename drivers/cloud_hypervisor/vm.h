@@ -22,9 +22,6 @@ inline constexpr const char* kProcess = "cloud-hypervisor";
 inline constexpr const char* kApiSocket = "api.sock";
 inline constexpr const char* kLog = "cloud-hypervisor.log";
 
-/// "53.0.0": throws when it is too old, or no version.
-void require_version(const std::string& version);
-
 /// The firmware that VMTEST_CLOUD_HYPERVISOR_FIRMWARE names. Throws Unsupported when it names none that is there.
 [[nodiscard]] std::filesystem::path find_firmware();
 

@@ -9,8 +9,12 @@ namespace vmtest::propolis {
 /// A change to the host, and the command that takes it back. Both are whole argument vectors; no shell is involved.
 struct Step {
   std::vector<std::string> run;
-  /// Empty when there is nothing to take back.
+  /// Empty when there is nothing to take back. May be run although the step failed or never ran, so it must name what can only be
+  /// this VM's.
   std::vector<std::string> undo = {};
+  /// What prints the names of all things of this kind: the step is undone when `name` is no word of it, whoever has done it.
+  std::vector<std::string> list = {};
+  std::string name = {};
 
   bool operator==(const Step&) const = default;
 };

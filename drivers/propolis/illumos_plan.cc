@@ -21,12 +21,16 @@ const std::string& word(const std::string& text, const char* what) {
 }  // namespace
 
 std::vector<Step> vnic_steps(const LinkPlan& link, const std::string& over) {
-  std::vector<Step> steps = {
-      {{"dladm", "create-vnic", "-t", "-l", over, "-m", link.mac_address, link.name}, {"dladm", "delete-vnic", "-t", link.name}}};
+  std::vector<Step> steps = {{{"dladm", "create-vnic", "-t", "-l", over, "-m", link.mac_address, link.name},
+                              {"dladm", "delete-vnic", "-t", link.name},
+                              {"dladm", "show-vnic", "-p", "-o", "link"},
+                              link.name}};
   if (!link.host_address.empty()) {
     const std::string object = over + "/" + link.name;
-    steps.push_back(
-        {{"ipadm", "create-addr", "-t", "-T", "static", "-a", link.host_address, object}, {"ipadm", "delete-addr", object}});
+    steps.push_back({{"ipadm", "create-addr", "-t", "-T", "static", "-a", link.host_address, object},
+                     {"ipadm", "delete-addr", object},
+                     {"ipadm", "show-addr", "-p", "-o", "addrobj"},
+                     object});
   }
   return steps;
 }
@@ -36,11 +40,16 @@ std::vector<Step> zone_steps(const ZonePlan& plan) {
       "create -b; set brand=" + word(plan.brand, "brand") + "; set zonepath=" + word(plan.zonepath.string(), "zonepath") +
       "; set ip-type=exclusive; add net; set physical=" + word(plan.vnic, "VNIC") +
       "; end; add device; set match=" + word(volume_device(plan.dataset).string(), "dataset") + "; end; commit";
+  // A zone that is not configured any more is neither installed nor running.
+  const std::vector<std::string> zones = {"zoneadm", "list", "-c"};
   return {
-      {{"zfs", "clone", plan.snapshot, plan.dataset}, {"zfs", "destroy", "-r", plan.dataset}},
-      {{"zonecfg", "-z", plan.zone, configuration}, {"zonecfg", "-z", plan.zone, "delete", "-F"}},
-      {{"zoneadm", "-z", plan.zone, "install"}, {"zoneadm", "-z", plan.zone, "uninstall", "-F"}},
-      {{"zoneadm", "-z", plan.zone, "boot"}, {"zoneadm", "-z", plan.zone, "halt"}},
+      {{"zfs", "clone", plan.snapshot, plan.dataset},
+       {"zfs", "destroy", "-r", plan.dataset},
+       {"zfs", "list", "-H", "-o", "name", "-t", "volume"},
+       plan.dataset},
+      {{"zonecfg", "-z", plan.zone, configuration}, {"zonecfg", "-z", plan.zone, "delete", "-F"}, zones, plan.zone},
+      {{"zoneadm", "-z", plan.zone, "install"}, {"zoneadm", "-z", plan.zone, "uninstall", "-F"}, zones, plan.zone},
+      {{"zoneadm", "-z", plan.zone, "boot"}, {"zoneadm", "-z", plan.zone, "halt"}, zones, plan.zone},
   };
 }
 

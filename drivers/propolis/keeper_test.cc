@@ -85,6 +85,17 @@ class KeeperTest : public ::testing::Test {
     found.front() = (stand_ins() / argv.front()).string();
     run_tool(found, soon(), environment_);
   }
+  /// What a listing says of the host as it is, without a record of the question.
+  [[nodiscard]] std::string names_of(const std::vector<std::string>& argv) const {
+    std::vector<std::string> found = argv;
+    found.front() = (stand_ins() / argv.front()).string();
+    std::map<std::string, std::string> environment = environment_;
+    environment["VMTEST_ILLUMOS_LOG"] = "";
+    return run_tool(found, soon(), environment).out;
+  }
+  [[nodiscard]] ToolResult undo() const {
+    return exec_tool({find_keeper().string(), "undo", plan_.journal.string()}, soon(), environment_);
+  }
   /// The calls of the stand-ins, a line each.
   [[nodiscard]] std::vector<std::string> calls() const {
     std::vector<std::string> all;
@@ -290,8 +301,55 @@ TEST_F(KeeperTest, StepThatFailsTakesThoseBeforeItBack) {
   EXPECT_NE(words().find("VMTEST_ILLUMOS_FAIL"), std::string::npos) << words();
   std::vector<std::string> wanted;
   for (std::size_t i = 0; i < 5; ++i) wanted.push_back(format_command(plan_.steps[i].run));
-  for (const std::string& call : planned_undo(4)) wanted.push_back(call);
+  for (const std::string& call : planned_undo(5)) wanted.push_back(call);
+  // There was nothing to uninstall, which is seen when the zone is gone.
+  wanted.push_back("zoneadm list -c");
   EXPECT_EQ(calls(), wanted);
+}
+
+TEST_F(KeeperTest, StepThatFailsWithItsWorkDoneIsTakenBackToo) {
+  prepare_illumos();
+  environment_["VMTEST_ILLUMOS_FAIL_LATE"] = "zoneadm boot";
+  ChildProcess keeper = start_keeper();
+  EXPECT_EQ(keeper.wait(soon()), (ExitStatus{1, 0}));
+  EXPECT_NE(words().find("cannot prepare the host"), std::string::npos) << words();
+  EXPECT_EQ(words().find("cannot undo"), std::string::npos) << words();
+  EXPECT_EQ(names_of({"zoneadm", "list", "-c"}), "global\n");
+  EXPECT_EQ(names_of({"zfs", "list", "-H", "-o", "name", "-r", "rpool/vms"}), "rpool/vms\n");
+  EXPECT_EQ(names_of({"dladm", "show-vnic", "-p", "-o", "link"}), "");
+}
+
+TEST_F(KeeperTest, WhatCannotBeTakenBackStaysInTheJournal) {
+  prepare_illumos();
+  environment_["VMTEST_ILLUMOS_FAIL"] = "zfs destroy";
+  ChildProcess keeper = start_keeper();
+  ASSERT_TRUE(runs()) << words();
+  keeper.signal(SIGTERM);
+  EXPECT_EQ(keeper.wait(soon()), (ExitStatus{0, 0})) << words();
+  EXPECT_NE(words().find("cannot undo \"zfs clone"), std::string::npos) << words();
+  EXPECT_NE(words().find("\"vmtest gc\""), std::string::npos) << words();
+  fs::remove(calls_);
+  const ToolResult failed = undo();
+  EXPECT_EQ(failed.status, (ExitStatus{1, 0}));
+  EXPECT_NE(failed.err.find("failed as VMTEST_ILLUMOS_FAIL asks"), std::string::npos) << failed.err;
+  EXPECT_EQ(calls(), (std::vector<std::string>{"zfs destroy -r rpool/vms/t1", "zfs list -H -o name -t volume"}));
+  environment_.erase("VMTEST_ILLUMOS_FAIL");
+  EXPECT_TRUE(undo().status.ok());
+  EXPECT_EQ(names_of({"zfs", "list", "-H", "-o", "name", "-r", "rpool/vms"}), "rpool/vms\n");
+}
+
+TEST_F(KeeperTest, WhatIsTakenBackByHandIsNotAskedForAgain) {
+  prepare_illumos();
+  environment_["VMTEST_ILLUMOS_FAIL_LATE"] = "zoneadm boot";
+  environment_["VMTEST_ILLUMOS_FAIL"] = "zfs destroy";
+  ChildProcess keeper = start_keeper();
+  EXPECT_EQ(keeper.wait(soon()), (ExitStatus{1, 0}));
+  EXPECT_NE(words().find("cannot undo \"zfs clone"), std::string::npos) << words();
+  environment_.erase("VMTEST_ILLUMOS_FAIL");
+  tool({"zfs", "destroy", "-r", "rpool/vms/t1"});
+  environment_["VMTEST_ILLUMOS_FAIL"] = "zfs destroy";
+  const ToolResult undone = undo();
+  EXPECT_TRUE(undone.status.ok()) << undone.err;
 }
 
 TEST_F(KeeperTest, ZoneOfAKilledKeeperIsUnmadeByItsJournal) {
@@ -302,7 +360,7 @@ TEST_F(KeeperTest, ZoneOfAKilledKeeperIsUnmadeByItsJournal) {
   fs::remove(calls_);
   keeper.signal(SIGKILL);
   EXPECT_TRUE(keeper.wait(soon()));
-  const ToolResult undone = exec_tool({find_keeper().string(), "undo", plan_.journal.string()}, soon(), environment_);
+  const ToolResult undone = undo();
   EXPECT_TRUE(undone.status.ok()) << undone.err;
   EXPECT_EQ(calls(), planned_undo(plan_.steps.size()));
   EXPECT_THROW((void)ApiClient("127.0.0.1", plan_.port).find_state(soon()), std::system_error);

@@ -1,6 +1,7 @@
 #include "vmtest/propolis_driver.h"
 
 #include <chrono>
+#include <functional>
 #include <set>
 #include <system_error>
 #include <utility>
@@ -20,6 +21,23 @@ namespace {
 
 /// A zone takes seconds to halt and to uninstall.
 constexpr std::chrono::minutes kTakeBackTime{5};
+
+/// Those wanted of the journals whose run has ended.
+std::vector<std::filesystem::path> journals_left(const std::function<bool(const std::filesystem::path&)>& wanted) {
+  std::set<std::filesystem::path> journals;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(propolis::journals_dir(), none)) {
+    std::filesystem::path journal = entry.path();
+    if (journal.extension() == propolis::kJournalLockSuffix) journal.replace_extension();
+    if (wanted(journal)) journals.insert(journal);
+  }
+  std::vector<std::filesystem::path> left;
+  for (const std::filesystem::path& journal : journals) {
+    // Who lives holds the lock of its journal.
+    if (FileLock::try_lock(journal.string() + propolis::kJournalLockSuffix)) left.push_back(journal);
+  }
+  return left;
+}
 
 }  // namespace
 
@@ -44,23 +62,18 @@ ConsoleEndpoint PropolisDriver::console_endpoint(const VmHandle& vm) const {
 }
 
 std::vector<std::filesystem::path> PropolisDriver::leftovers() {
-  std::set<std::filesystem::path> journals;
-  std::error_code none;
-  for (const auto& entry : std::filesystem::directory_iterator(propolis::journals_dir(), none)) {
-    std::filesystem::path journal = entry.path();
-    if (journal.extension() == propolis::kJournalLockSuffix) journal.replace_extension();
-    journals.insert(journal);
-  }
-  std::vector<std::filesystem::path> left;
-  for (const std::filesystem::path& journal : journals) {
-    // Who lives holds the lock of its journal.
-    if (FileLock::try_lock(journal.string() + propolis::kJournalLockSuffix)) left.push_back(journal);
-  }
-  return left;
+  return journals_left([](const std::filesystem::path&) { return true; });
 }
 
 void PropolisDriver::take_back(const std::filesystem::path& journal) {
   run_tool({propolis::find_keeper().string(), "undo", journal.string()}, Deadline::after(kTakeBackTime));
+}
+
+std::string PropolisDriver::left_behind(const VmHandle& vm) const {
+  std::string why;
+  for (const auto& journal : journals_left([&](const auto& each) { return propolis::is_journal_of(vm, each); }))
+    why += (why.empty() ? "" : "\n") + propolis::why_left(journal);
+  return why;
 }
 
 std::unique_ptr<SupervisedVm> PropolisDriver::make_vm(const VmHandle& vm, std::shared_ptr<SupervisorConnection> supervisor,

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "failure.h"
+#include "variable.h"
 #include "vm.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
@@ -29,6 +30,7 @@ namespace {
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
 using testing::failure_of;
+using testing::Variable;
 using testing::wait_until;
 
 Deadline soon() { return Deadline::after(20s); }
@@ -241,6 +243,30 @@ TEST_F(PropolisDriverTest, WhatNobodyCouldTakeBackIsFoundAndTakenBack) {
   EXPECT_FALSE(has_interface());
   EXPECT_EQ(PropolisDriver::leftovers(), std::vector<fs::path>{});
   home.empty() ? ::unsetenv("VMTEST_HOME") : ::setenv("VMTEST_HOME", home.c_str(), 1);
+}
+
+TEST_F(PropolisDriverTest, WhatCannotBeTakenBackIsToldAtTheVmsEnd) {
+  const Variable home("VMTEST_HOME", (folder_.path() / "home").string());
+  {
+    const fs::path tools = folder_.path() / "tools";
+    fs::create_directory(tools);
+    const std::string real = find_program("ip").value().string();
+    write_file(tools / "ip", "#!/bin/sh\n[ \"$2\" != delete ] || { echo it is held >&2; exit 2; }\nexec " + real + " \"$@\"\n",
+               0700);
+    const Variable path("PATH", tools.string() + ":" + std::getenv("PATH"));
+    (void)driver_.start(prepare(), machine());
+    const std::string why = failure_of([&] { driver_.destroy(*vm_); });
+    EXPECT_SAYS(
+        why, "VM \"probe\" is destroyed, but what it did to the host could not all be taken back: cannot undo \"ip tuntap add");
+    EXPECT_SAYS(why, "it is held");
+    EXPECT_SAYS(why, "\"vmtest gc\"");
+  }
+  EXPECT_EQ(driver_.state(*vm_), VmState::Destroyed);
+  EXPECT_TRUE(has_interface());
+  const std::vector<fs::path> left = PropolisDriver::leftovers();
+  ASSERT_EQ(left.size(), 1U);
+  PropolisDriver::take_back(left[0]);
+  EXPECT_FALSE(has_interface());
 }
 
 TEST_F(PropolisDriverTest, KilledServerIsToldWithItsEnd) {

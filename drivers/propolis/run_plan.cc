@@ -4,6 +4,7 @@
 
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
+#include "vmtest/host/file_descriptor.h"
 
 namespace vmtest::propolis {
 namespace {
@@ -25,6 +26,16 @@ fs::path path(const json& object, const char* key) { return object.at(key).get<s
 }  // namespace
 
 fs::path journals_dir() { return state_dir() / "propolis"; }
+
+std::string why_left(const fs::path& journal) {
+  std::string why;
+  try {
+    why = json::parse(read_file(journal)).value("why", "");
+  } catch (const std::exception&) {  // whoever takes it back is told
+  }
+  if (!why.empty()) return why;
+  return "nobody has taken back what " + journal.string() + " says; the next run does, and \"vmtest gc\"";
+}
 
 std::string to_json(const RunPlan& plan) {
   const json object = {{"program", plan.program.string()},

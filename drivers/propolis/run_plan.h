@@ -13,6 +13,8 @@ namespace vmtest::propolis {
 /// Where the journals of this user's runs are. A run holds the lock of its own, the journal's name and this suffix.
 [[nodiscard]] std::filesystem::path journals_dir();
 inline constexpr const char* kJournalLockSuffix = ".lock";
+/// Why a journal is there although its run has ended: what could not be taken back, in words.
+[[nodiscard]] std::string why_left(const std::filesystem::path& journal);
 
 /// One run of one VM, as the driver hands it to the keeper: a file of JSON.
 struct RunPlan {

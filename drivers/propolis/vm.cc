@@ -22,6 +22,8 @@ namespace fs = std::filesystem;
 constexpr std::chrono::seconds kDiskTime{60};
 /// From the end of its server to the keeper's own.
 constexpr std::chrono::seconds kKeeperEndTime{3};
+/// What tells the journals of a VM's runs apart.
+constexpr std::size_t kRunDigits = 8;
 
 VmState state_of(State state) {
   switch (state) {
@@ -82,6 +84,11 @@ RunPlan run_plan(const VmHandle& vm, const Settings& settings, const std::vector
   return plan;
 }
 
+bool is_journal_of(const VmHandle& vm, const fs::path& journal) {
+  const std::string name = journal.stem().string();
+  return name.size() == vm.name.size() + 1 + kRunDigits && name.compare(0, vm.name.size() + 1, vm.name + "-") == 0;
+}
+
 PropolisVm::PropolisVm(VmHandle handle, std::shared_ptr<SupervisorConnection> supervisor, Owner owner)
     : SupervisedVm(std::move(handle), std::move(supervisor), owner, {"propolis-keeper", "Propolis"}) {}
 
@@ -133,7 +140,7 @@ void PropolisVm::launch(const MachineConfig& machine) {
     throw Unsupported("Propolis runs x86_64 guests, not " + std::string(to_string(machine.architecture)));
   const Settings settings = read_settings();
   const std::vector<LinkPlan> planned = links(machine, settings);
-  RunPlan plan = run_plan(handle(), settings, planned, random_hex(8));
+  RunPlan plan = run_plan(handle(), settings, planned, random_hex(kRunDigits));
   plan.startup_script = machine.boot == BootMode::Direct;
   write_body(machine, settings, plan, planned);
   fs::remove(running_file());

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,6 +23,9 @@ inline constexpr const char* kConsoleSocket = "console.sock";
 /// What the keeper is told to do for a VM: a pure function but for the identity of this run. Empty VNICs: it has no card.
 [[nodiscard]] RunPlan run_plan(const VmHandle& vm, const Settings& settings, const std::vector<LinkPlan>& links,
                                const std::string& run);
+
+/// Whether a journal is that of a run of the VM.
+[[nodiscard]] bool is_journal_of(const VmHandle& vm, const std::filesystem::path& journal);
 
 /// One VM: the connections to its supervisor and its server.
 class PropolisVm final : public SupervisedVm {

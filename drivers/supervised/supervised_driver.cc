@@ -20,18 +20,21 @@ namespace fs = std::filesystem;
 
 /// How long a killed hypervisor may take to be gone: milliseconds, unless the kernel has gigabytes to give back on a busy host.
 constexpr std::chrono::seconds kKillTime{10};
-/// A hypervisor ends within some ten milliseconds of a SIGTERM; it gets this share of the time to stop, and no more than the
-/// limit.
-constexpr int kTermShare = 5;
+/// A hypervisor tells its state within milliseconds, and ends within some ten of a SIGTERM; it gets this share of the time to
+/// stop for each, and no more than the limit for the latter.
+constexpr int kShare = 5;
 constexpr std::chrono::milliseconds kLongestTermTime{3000};
 /// Socket paths end at 108 bytes, so the folder's name is short; ten digits do not meet twice among living VMs.
 constexpr std::size_t kFolderDigits = 10;
 
+/// A hypervisor that has no time to answer, makes no sense, or claims to be starting when it did start, runs all the same:
+/// signals will do.
 VmState state_for_stop(SupervisedVm& vm, const Deadline& deadline) {
   try {
-    return vm.state(deadline);
-  } catch (const Timeout&) {
-    return VmState::Running;  // it runs, but has no time to answer, or we none to wait: signals will do
+    const VmState now = vm.state(deadline);
+    return now == VmState::Starting && vm.was_started() ? VmState::Running : now;
+  } catch (const std::exception&) {
+    return VmState::Running;
   }
 }
 
@@ -117,25 +120,27 @@ std::vector<Step> SupervisedDriver::start_steps(const VmHandle& vm) const {
 }
 
 VmHandle SupervisedDriver::stop(const VmHandle& vm, std::chrono::milliseconds timeout) {
-  const Deadline deadline = Deadline::after(std::max(timeout, std::chrono::milliseconds(0)));
+  timeout = std::max(timeout, std::chrono::milliseconds(0));
+  const Deadline deadline = Deadline::after(timeout);
   const auto target = require(vm, "stop");
   const std::lock_guard lock(target->order());
-  const VmState before = state_for_stop(*target, deadline);
+  const VmState before = state_for_stop(*target, Deadline::after(timeout / kShare));
   require_state(target->handle(), before, {VmState::Running, VmState::Suspended, VmState::Failed}, "stop");
   target->mark_asked();
-  const auto term_time = std::min(kLongestTermTime, timeout / kTermShare);
+  const auto term_time = std::min(kLongestTermTime, timeout / kShare);
+  const Deadline term = Deadline::at(deadline.time_point() - term_time);
   const auto ended_by = [&](const Deadline& moment) { return target->wait_exit(moment.remaining()).has_value(); };
 
   bool ended = target->wait_exit(std::chrono::milliseconds(0)).has_value();
   if (!ended && before != VmState::Failed && timeout > std::chrono::milliseconds(0)) {
     bool pressed = false;
     try {
-      pressed = target->press_power_button(before, deadline);
+      pressed = target->press_power_button(before, term);
     } catch (const std::exception&) {  // a hypervisor that does not listen gets the signals
     }
     if (pressed) {
       target->mark_ended_by(0);
-      ended = ended_by(Deadline::at(deadline.time_point() - term_time));
+      ended = ended_by(term);
     }
   }
   if (!ended && timeout > std::chrono::milliseconds(0)) {
@@ -170,16 +175,21 @@ VmHandle SupervisedDriver::resume(const VmHandle& vm) {
 }
 
 void SupervisedDriver::destroy(const VmHandle& vm) {
-  if (const auto target = find(vm)) target->supervisor().end();
+  const auto target = find(vm);
+  if (target) target->supervisor().end();
   {
     const std::lock_guard lock(mutex_);
     vms_.erase(vm.id);
   }
   // Only when the supervisor died before its time is anything left.
-  if (!owns_its_folder(vm)) return;
-  std::error_code ignored;
-  fs::remove_all(vm.runtime_dir, ignored);
-  fs::remove_all(vm.work_dir, ignored);
+  if (owns_its_folder(vm)) {
+    std::error_code ignored;
+    fs::remove_all(vm.runtime_dir, ignored);
+    fs::remove_all(vm.work_dir, ignored);
+  }
+  if (!target) return;
+  if (const std::string left = left_behind(vm); !left.empty())
+    throw Error("VM \"" + vm.name + "\" is destroyed, but what it did to the host could not all be taken back: " + left);
 }
 
 VmState SupervisedDriver::state(const VmHandle& vm) {
@@ -188,6 +198,8 @@ VmState SupervisedDriver::state(const VmHandle& vm) {
       return target->state();
     } catch (const Timeout&) {
       throw;
+    } catch (const StateUnknown&) {
+      throw;  // what lives has not failed
     } catch (const std::exception&) {
       // The supervisor answers as long as there is a VM.
     }

@@ -43,19 +43,21 @@ VmState SupervisedVm::state(const Deadline& deadline) {
   if (supervisor_->status().processes.count(program_.process) == 0) {
     return ended_state(std::chrono::milliseconds(0), VmState::Prepared);
   }
+  std::string why;
   try {
     return running_state(deadline);
   } catch (const std::system_error& error) {
-    if (is_absent(error)) return VmState::Starting;
-    throw;
+    if (is_absent(error) && !was_started()) return VmState::Starting;
+    why = error.what();
   } catch (const Timeout&) {
     throw;
-  } catch (const Error&) {
-    // It ended between our two questions, or it lives and makes no sense.
-    const VmState now = ended_state(kExitReportTime, VmState::Running);
-    if (now == VmState::Running) throw;
-    return now;
+  } catch (const std::exception& error) {
+    why = error.what();
   }
+  // It ended between our two questions, or it lives and makes no sense.
+  const VmState now = ended_state(std::min<std::chrono::milliseconds>(kExitReportTime, deadline.remaining()), VmState::Running);
+  if (now != VmState::Running) return now;
+  throw StateUnknown(std::string(program_.title) + " runs, but does not tell the state of VM \"" + handle_.name + "\": " + why);
 }
 
 VmState SupervisedVm::ended_state(std::chrono::milliseconds timeout, VmState otherwise) {
@@ -69,6 +71,7 @@ void SupervisedVm::spawn(SupervisedProcess process, const std::vector<Companion>
   process.name = program_.process;
   write_file(handle_.work_dir / "command_line.txt", format_command(process.argv) + "\n", 0600);
   forget_asked();
+  forget_started();
   {
     const std::lock_guard lock(mutex_);
     start_steps_.clear();
@@ -104,6 +107,7 @@ void SupervisedVm::spawn(SupervisedProcess process, const std::vector<Companion>
     }
     give_up(program_.process, "at its start");
   }
+  mark_started();
 }
 
 void SupervisedVm::start_companion(const Companion& companion) {
@@ -285,6 +289,23 @@ std::optional<VmExit> SupervisedVm::wait_exit(std::chrono::milliseconds timeout)
     judged.how += std::string(", by ") + (ended_by == SIGTERM ? "SIGTERM" : "SIGKILL");
   }
   return judged;
+}
+
+bool SupervisedVm::was_started() const {
+  std::error_code ignored;
+  return fs::exists(started_file(), ignored);
+}
+
+void SupervisedVm::mark_started() noexcept {
+  try {
+    write_file(started_file(), "", 0600);
+  } catch (const std::exception&) {  // a full disk must not take from a VM that runs
+  }
+}
+
+void SupervisedVm::forget_started() {
+  std::error_code ignored;
+  fs::remove(started_file(), ignored);
 }
 
 void SupervisedVm::mark_asked() noexcept {

@@ -14,6 +14,7 @@
 #include "companions/companions.h"
 #include "vmtest/deadline.h"
 #include "vmtest/driver.h"
+#include "vmtest/error.h"
 #include "vmtest/supervised_driver.h"
 #include "vmtest/supervisor.h"
 
@@ -21,6 +22,12 @@ namespace vmtest {
 
 /// Nobody listens on a Unix socket (yet).
 [[nodiscard]] bool is_absent(const std::system_error& error);
+
+/// The hypervisor's process lives, and what it says of its VM's state makes no sense, or it listens no more.
+class StateUnknown : public Error {
+ public:
+  using Error::Error;
+};
 
 /// One VM whose hypervisor is a process under a supervisor: what all such have in common, and what each must tell. All calls may
 /// be made by several threads at once; those that change the state hold order().
@@ -55,9 +62,11 @@ class SupervisedVm {
   /// Tells the guest to power off, whatever state it is in. False when this hypervisor has no way to.
   virtual bool press_power_button(VmState now, const Deadline& deadline) = 0;
 
-  /// The true state; Timeout when the hypervisor does not say in time.
+  /// The true state; throws Timeout when the hypervisor does not say in time, StateUnknown when it cannot be asked.
   [[nodiscard]] VmState state(const Deadline& deadline);
   [[nodiscard]] VmState state();
+  /// Whether the hypervisor's process, this or the one before it, ran the guest once, whoever started it.
+  [[nodiscard]] bool was_started() const;
   /// How the hypervisor ended, waiting up to `timeout` for it.
   [[nodiscard]] std::optional<VmExit> wait_exit(std::chrono::milliseconds timeout);
   /// Remembers, for this process and others, that the hypervisor's end was asked for.
@@ -70,7 +79,8 @@ class SupervisedVm {
   /// A living hypervisor answers in milliseconds, but on a crowded host it may not be scheduled for seconds.
   static constexpr std::chrono::seconds kAnswerTime{20};
 
-  /// The state of a hypervisor whose process runs. A std::system_error that says that nobody listens yet means Starting.
+  /// The state of a hypervisor whose process runs. A std::system_error that says that nobody listens means Starting, until the
+  /// guest runs.
   [[nodiscard]] virtual VmState running_state(const Deadline& deadline) = 0;
   /// Puts the end in words and judges whether somebody asked for it. `asked`: we were.
   [[nodiscard]] virtual VmExit judge(const SupervisedExit& exit, bool asked) = 0;
@@ -98,6 +108,8 @@ class SupervisedVm {
   std::shared_ptr<FileDescriptor> process();
   void await(const std::function<bool()>& is_up, const std::function<bool()>& has_ended) const;
   void forget_asked();
+  void mark_started() noexcept;
+  void forget_started();
   /// In a handler: ends a process that did not do what was expected. Throws its last words if it had ended by itself, else what
   /// is being handled.
   [[noreturn]] void give_up(const std::string& process, const std::string& when);
@@ -105,6 +117,7 @@ class SupervisedVm {
   /// Ends those that are left of an earlier start, or of a failed one.
   void end_companions(const std::vector<Companion>& companions);
   [[nodiscard]] std::filesystem::path asked_file() const { return handle_.work_dir / "stop-asked"; }
+  [[nodiscard]] std::filesystem::path started_file() const { return handle_.work_dir / "started"; }
   [[nodiscard]] VmState ended_state(std::chrono::milliseconds timeout, VmState otherwise);
 
   const VmHandle handle_;

@@ -70,9 +70,11 @@ class Driver {
   virtual VmHandle suspend(const VmHandle& vm) = 0;
   /// Suspended -> Running.
   virtual VmHandle resume(const VmHandle& vm) = 0;
-  /// Ends the hypervisor at once and removes everything of the VM. Any state -> Destroyed; does nothing the second time.
+  /// Ends the hypervisor at once and removes everything of the VM. Any state -> Destroyed; does nothing the second time. Throws
+  /// Error when something of it stays on the host; the VM is destroyed all the same.
   virtual void destroy(const VmHandle& vm) = 0;
-  /// The true state, asked of the hypervisor.
+  /// The true state, asked of the hypervisor. Throws Timeout when that does not answer, Error when it runs and its answer makes
+  /// no sense: stop() and destroy() end it all the same.
   [[nodiscard]] virtual VmState state(const VmHandle& vm) = 0;
   /// The guest's address as the host reaches it (127.0.0.1 on a user-mode network). Throws Error when it is not known yet.
   [[nodiscard]] virtual std::string guest_ip(const VmHandle& vm) = 0;

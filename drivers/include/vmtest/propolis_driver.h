@@ -36,8 +36,8 @@ class PropolisDriver final : public SupervisedDriver {
   [[nodiscard]] Support support(Capability capability) const override;
   [[nodiscard]] ConsoleEndpoint console_endpoint(const VmHandle& vm) const override;
 
-  /// Journals of what runs did to the host (VNICs, zones, clones, an instance elsewhere) and nobody took back, because keeper and
-  /// supervisor were both killed. The next run takes it back as well.
+  /// Journals of what runs did to the host (VNICs, zones, clones, an instance elsewhere) and nobody took back, because it could
+  /// not be (a clone is busy), or keeper and supervisor were both killed. The next run takes it back as well.
   [[nodiscard]] static std::vector<std::filesystem::path> leftovers();
   /// Takes back what one of them says. Throws Error with what could not be taken back.
   static void take_back(const std::filesystem::path& journal);
@@ -46,6 +46,7 @@ class PropolisDriver final : public SupervisedDriver {
   [[nodiscard]] std::unique_ptr<SupervisedVm> make_vm(const VmHandle& vm, std::shared_ptr<SupervisorConnection> supervisor,
                                                       Owner owner) const override;
   [[nodiscard]] HostSide take_host_side(const PrepareRequest& request) const override;
+  [[nodiscard]] std::string left_behind(const VmHandle& vm) const override;
 };
 
 }  // namespace vmtest

@@ -31,6 +31,7 @@ class SupervisedDriver : public Driver {
   VmHandle stop(const VmHandle& vm, std::chrono::milliseconds timeout) final;
   VmHandle suspend(const VmHandle& vm) final;
   VmHandle resume(const VmHandle& vm) final;
+  /// Throws Error, when all that can go is gone, if the host could not be brought back to what it was.
   void destroy(const VmHandle& vm) final;
   [[nodiscard]] VmState state(const VmHandle& vm) final;
   [[nodiscard]] std::string guest_ip(const VmHandle& vm) final;
@@ -46,6 +47,9 @@ class SupervisedDriver : public Driver {
                                                               Owner owner) const = 0;
   /// Takes what the VM's cards need of the host. It is held by the supervisor from then on.
   [[nodiscard]] virtual HostSide take_host_side(const PrepareRequest& request) const = 0;
+
+  /// What a VM that has ended has left on the host outside its folders and why, in words; empty: nothing.
+  [[nodiscard]] virtual std::string left_behind(const VmHandle&) const { return {}; }
 
   /// The VM if this object owns it, else one connected to for the call; none when nobody runs it any more.
   [[nodiscard]] std::shared_ptr<SupervisedVm> find(const VmHandle& vm) const;

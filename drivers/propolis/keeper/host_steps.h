@@ -20,23 +20,25 @@ struct ForeignInstance {
 };
 
 /// Changes to the host that go with this object, and an instance elsewhere that must not run on. A journal names those that are
-/// done, so that another process takes them back if this one cannot.
+/// begun, so that another process takes them back if this one cannot. It stays as long as something could not be taken back.
 class HostSteps {
  public:
-  /// Does them in their order. Throws Error with a command's own words when one fails; none is done then.
+  /// Does them in their order. When one fails it and those before it are taken back, since a command that failed or was given up
+  /// may have done its work; throws Error with its own words then, and with what could not be taken back.
   HostSteps(std::filesystem::path journal, std::vector<Step> steps, std::optional<ForeignInstance> instance);
   /// Takes them back, the last first. What cannot be taken back is said on standard error.
   ~HostSteps();
   HostSteps(const HostSteps&) = delete;
   HostSteps& operator=(const HostSteps&) = delete;
 
-  /// Takes back what a journal says, unless the process that wrote it lives. True when nothing is left to do.
+  /// Takes back what a journal says, unless the process that wrote it lives. True when nothing is left to do; what is, is said on
+  /// standard error.
   static bool undo(const std::filesystem::path& journal) noexcept;
-  /// The same for all journals beside this one.
+  /// The same for all journals beside this one, as far as it can be done in some time: later runs may do the rest.
   static void undo_others(const std::filesystem::path& journal) noexcept;
 
  private:
-  void write_journal(std::size_t begun, bool unsure) const;
+  void write_journal(std::size_t begun) const;
 
   const std::filesystem::path journal_;
   const std::vector<Step> steps_;

@@ -94,6 +94,14 @@ class RecordTest(CommandTest):
         self.assertIn("VMTEST_ILLUMOS_FAIL", found.stderr)
         self.do("zfs", "list", VMTEST_ILLUMOS_FAIL="zfs clone")
 
+    def test_a_failure_after_the_work_can_be_asked_for(self) -> None:
+        self.make_image()
+        late = {"VMTEST_ILLUMOS_FAIL_LATE": "zfs clone"}
+        found = self.call("zfs", "clone", "rpool/images/tiny@latest", "rpool/vms/a", **late)
+        self.assertEqual(found.returncode, 1)
+        self.assertIn("VMTEST_ILLUMOS_FAIL_LATE", found.stderr)
+        self.do("zfs", "destroy", "rpool/vms/a")
+
     def test_what_is_not_simulated_says_so(self) -> None:
         self.make_image()
         self.refused("not simulated", "zfs", "rollback", "rpool/images/tiny@latest", status=70)

@@ -74,18 +74,20 @@ def record(argv: list[str]) -> None:
         os.close(descriptor)
 
 
-def wanted_failure(argv: list[str]) -> bool:
+def wanted_failure(variable: str, argv: list[str]) -> bool:
     """VMTEST_ILLUMOS_FAIL="zoneadm boot" lets every `zoneadm ... boot` fail, for the tests of what then happens."""
-    words = os.environ.get("VMTEST_ILLUMOS_FAIL", "").split()
+    words = os.environ.get(variable, "").split()
     return bool(words) and words[0] == argv[0] and all(word in argv for word in words)
 
 
 def run(name: str, main: Callable[[list[str]], None], argv: list[str]) -> int:
     record([name, *argv])
     try:
-        if wanted_failure([name, *argv]):
+        if wanted_failure("VMTEST_ILLUMOS_FAIL", [name, *argv]):
             fail(f"{name}: failed as VMTEST_ILLUMOS_FAIL asks")
         main(argv)
+        if wanted_failure("VMTEST_ILLUMOS_FAIL_LATE", [name, *argv]):
+            fail(f"{name}: failed as VMTEST_ILLUMOS_FAIL_LATE asks, with its work done")
         sys.stdout.flush()
     except Exit as end:
         if str(end):
