@@ -9,14 +9,20 @@
 #include <utility>
 #include <vector>
 
+#include "variable.h"
+#include "vmtest/cloud_hypervisor_driver.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/noop_driver.h"
+#include "vmtest/propolis_driver.h"
 #include "vmtest/qemu_driver.h"
 
 namespace vmtest {
 namespace {
+
+/// No program is there.
+constexpr const char* kNone = "/nonexistent/program";
 
 class RouterDriverTest : public ::testing::Test {
  protected:
@@ -91,6 +97,30 @@ TEST_F(RouterDriverTest, RoutesCallsByTheHandleAndNotByTheChoice) {
   EXPECT_EQ(asked.calls().back(), (NoopCall{"start", "web"}));
   // A router that prefers another driver finds no such VM in its own Noop's memory, and says nothing of that driver's.
   EXPECT_EQ(RouterDriver().state(vm), VmState::Destroyed);
+}
+
+TEST_F(RouterDriverTest, TakesTheFirstThatCanRunVms) {
+  const testing::Variable propolis("VMTEST_PROPOLIS", kNone);
+  const testing::Variable cloud_hypervisor("VMTEST_CLOUD_HYPERVISOR", "/bin/sh");
+  std::vector<std::unique_ptr<Driver>> drivers;
+  drivers.push_back(std::make_unique<NoopDriver>());
+  drivers.push_back(std::make_unique<PropolisDriver>());
+  drivers.push_back(std::make_unique<CloudHypervisorDriver>());
+  const RouterDriver router(std::move(drivers), std::nullopt);
+  EXPECT_EQ(router.kind(), DriverKind::CloudHypervisor);
+  EXPECT_EQ(router.unavailable_reason(), std::nullopt);
+}
+
+TEST_F(RouterDriverTest, FirstSaysWhyWhereNoneCanRunVms) {
+  const testing::Variable propolis("VMTEST_PROPOLIS", kNone);
+  const testing::Variable cloud_hypervisor("VMTEST_CLOUD_HYPERVISOR", kNone);
+  std::vector<std::unique_ptr<Driver>> drivers;
+  drivers.push_back(std::make_unique<CloudHypervisorDriver>());
+  drivers.push_back(std::make_unique<PropolisDriver>());
+  drivers.push_back(std::make_unique<NoopDriver>());
+  const RouterDriver router(std::move(drivers), std::nullopt);
+  EXPECT_EQ(router.kind(), DriverKind::CloudHypervisor);
+  EXPECT_EQ(router.unavailable_reason(), std::string("VMTEST_CLOUD_HYPERVISOR=") + kNone + " is no program");
 }
 
 TEST_F(RouterDriverTest, FacetsAreTheChosenDrivers) {
