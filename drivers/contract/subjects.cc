@@ -46,6 +46,12 @@ Subject qemu() {
   return subject;
 }
 
+/// What an environment variable says.
+std::string variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
 /// Cloud Hypervisor, or what stands in for it where VMTEST_CLOUD_HYPERVISOR names none, with a kernel that halts.
 Subject cloud_hypervisor(CloudHypervisorDriver::Mode mode) {
   if (!fs::path(VMTEST_SIMULATED_CLOUD_HYPERVISOR).empty())
@@ -60,6 +66,7 @@ Subject cloud_hypervisor(CloudHypervisorDriver::Mode mode) {
   subject.bad_machine = subject.machine;
   subject.bad_machine.disks = {{.path = "/nonexistent/gone.qcow2", .id = "root"}};
   subject.refusal = "No such file or directory";
+  subject.may_lack_dumps = variable("VMTEST_CLOUD_HYPERVISOR") != VMTEST_SIMULATED_CLOUD_HYPERVISOR;
   subject.crash = [](Driver&, const VmHandle& vm) {
     ::kill(SupervisorConnection::connect(vm.supervisor_socket())->status().processes.at("cloud-hypervisor"), SIGKILL);
   };
@@ -117,6 +124,12 @@ Subject propolis() {
     return SupervisorConnection::connect(vm.supervisor_socket())->status().processes.at("propolis-keeper");
   };
   subject.crash = [keeper](Driver&, const VmHandle& vm) { ::kill(descendants(keeper(vm)).at(0), SIGKILL); };
+  const std::string wish = variable("VMTEST_PROPOLIS");
+  if (wish.rfind("http://", 0) == 0 || wish.rfind("zone:", 0) == 0) {
+    subject.refusal.clear();
+    subject.cannot_crash = "the server of VMTEST_PROPOLIS=" + wish + " is no process of the VM's";
+    subject.one_at_a_time = "there is one server, VMTEST_PROPOLIS=" + wish;
+  }
   subject.processes = [](const VmHandle& vm) {
     std::vector<pid_t> all = {vm.supervisor_pid};
     for (const pid_t pid : descendants(vm.supervisor_pid)) all.push_back(pid);
