@@ -22,6 +22,9 @@ struct Subject {
   NicKind nic = NicKind::User;
   /// Whether a port of the host leads to the guest where the card is on no TAP.
   bool has_ssh_port = true;
+  /// The address of its guests where neither a port of the host nor a network of their own leads to them; empty: it is not known
+  /// before the guest is heard of.
+  std::string address = {};
   /// A machine that its hypervisor refuses, and what its error then says. Empty: there is none, or nobody hears why.
   MachineConfig bad_machine = {};
   std::string refusal = {};

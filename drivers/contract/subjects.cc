@@ -144,6 +144,8 @@ Subject noop() {
   const auto world = NoopDriver().world();
   subject.make = [world] { return std::make_unique<NoopDriver>(NoopScript{}, world); };
   subject.crash = [world](Driver&, const VmHandle& vm) { NoopDriver(NoopScript{}, world).end(vm.name, {"crashed", "", false}); };
+  subject.has_ssh_port = false;
+  subject.address = NoopScript().ip;
   subject.only_in_process = "VMs of the driver noop are in the memory of their process";
   return subject;
 }
