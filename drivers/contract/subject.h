@@ -22,6 +22,11 @@ struct Subject {
   NicKind nic = NicKind::User;
   /// Whether a port of the host leads to the guest where the card is on no TAP.
   bool has_ssh_port = true;
+  /// A machine whose guest prints something, and what that is. Empty: no guest does.
+  MachineConfig printing = {};
+  std::string greeting = {};
+  /// Whether that guest prints what is typed, too.
+  bool echoes = false;
   /// The address of its guests where neither a port of the host nor a network of their own leads to them; empty: it is not known
   /// before the guest is heard of.
   std::string address = {};

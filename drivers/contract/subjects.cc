@@ -29,6 +29,15 @@ std::vector<pid_t> supervised_processes(const VmHandle& vm) {
   return pids;
 }
 
+/// Has the machine's guest say a word on its serial port, and repeat what it hears there.
+void let_it_talk(Subject& subject) {
+  if (host_architecture() != Architecture::X86_64) return;  // the guest is machine code for that
+  subject.printing = subject.machine;
+  subject.printing.kernel = testing::echoing_kernel();
+  subject.greeting = testing::kEchoingKernelsGreeting;
+  subject.echoes = true;
+}
+
 /// QEMU without a guest: it sits in its firmware.
 Subject qemu() {
   Subject subject;
@@ -36,6 +45,7 @@ Subject qemu() {
   subject.make = [] { return std::make_unique<QemuDriver>(); };
   subject.machine.architecture = host_architecture();
   subject.machine.memory_mib = 32;
+  let_it_talk(subject);
   subject.bad_machine = subject.machine;
   subject.bad_machine.disks = {{.path = "/nonexistent/gone.qcow2", .id = "root"}};
   subject.refusal = "gone.qcow2";
@@ -63,6 +73,7 @@ Subject cloud_hypervisor(CloudHypervisorDriver::Mode mode) {
   subject.machine.memory_mib = 64;
   subject.machine.kernel = testing::halting_kernel();
   subject.nic = NicKind::Tap;
+  let_it_talk(subject);
   subject.bad_machine = subject.machine;
   subject.bad_machine.disks = {{.path = "/nonexistent/gone.qcow2", .id = "root"}};
   subject.refusal = "No such file or directory";
@@ -116,6 +127,8 @@ Subject propolis() {
   subject.make = [] { return std::make_unique<PropolisDriver>(); };
   subject.machine.memory_mib = 64;
   subject.machine.boot = BootMode::Uefi;
+  subject.printing = subject.machine;
+  subject.greeting = "\033[2J";  // what EDK II begins with is an empty screen
   subject.nic = NicKind::Tap;
   subject.bad_machine = subject.machine;
   subject.bad_machine.disks = {{.path = "/nonexistent/gone.raw", .format = DiskFormat::Raw, .id = "root"}};
@@ -144,6 +157,7 @@ Subject noop() {
   const auto world = NoopDriver().world();
   subject.make = [world] { return std::make_unique<NoopDriver>(NoopScript{}, world); };
   subject.crash = [world](Driver&, const VmHandle& vm) { NoopDriver(NoopScript{}, world).end(vm.name, {"crashed", "", false}); };
+  subject.greeting = NoopScript().console;
   subject.has_ssh_port = false;
   subject.address = NoopScript().ip;
   subject.only_in_process = "VMs of the driver noop are in the memory of their process";
