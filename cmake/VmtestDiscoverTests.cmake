@@ -3,6 +3,7 @@
 #   [PROCESSORS n]               host CPUs that a test of this target keeps busy (default 1), for ctest -j
 #   [TEST_PREFIX text]           put in front of each test's name
 #   [EXTRA_ARGS argument ...]    given to the test program
+#   [LAUNCHER command ...]       put in front of the program and its arguments when a test runs; it ends by exec of them
 #   [WORKING_DIRECTORY folder]   where tests run (default: the current binary folder)
 #   [DISCOVERY_TIMEOUT seconds]  limit for listing the tests after each build (default 30)
 #   [PROPERTIES name value ...]) further properties of each test; a list needs its semicolons escaped
@@ -15,7 +16,7 @@
 # Memory needs no property: VMs wait for each other through the host-wide ledger.
 
 function(vmtest_discover_tests target)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT;PROCESSORS;TEST_PREFIX;WORKING_DIRECTORY;DISCOVERY_TIMEOUT" "EXTRA_ARGS;PROPERTIES")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT;PROCESSORS;TEST_PREFIX;WORKING_DIRECTORY;DISCOVERY_TIMEOUT" "EXTRA_ARGS;LAUNCHER;PROPERTIES")
   if(arg_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "vmtest_discover_tests(${target}): unknown arguments: ${arg_UNPARSED_ARGUMENTS}")
   endif()
@@ -55,6 +56,7 @@ function(vmtest_discover_tests target)
       -D "PROCESSORS=${arg_PROCESSORS}"
       -D "PREFIX=${arg_TEST_PREFIX}"
       -D "EXTRA_ARGS=${arg_EXTRA_ARGS}"
+      -D "LAUNCHER=${arg_LAUNCHER}"
       -D "WORKING_DIRECTORY=${arg_WORKING_DIRECTORY}"
       -D "DISCOVERY_TIMEOUT=${arg_DISCOVERY_TIMEOUT}"
       -D "PROPERTIES=${arg_PROPERTIES}"

@@ -49,6 +49,8 @@ class CloudHypervisorDriverTest : public ::testing::Test {
     machine.nics = request().nics;
     return machine;
   }
+  /// Whether the program is the one whose faults tests can ask for.
+  [[nodiscard]] bool is_stand_in() const { return named_ == VMTEST_SIMULATED_CLOUD_HYPERVISOR; }
   const VmHandle& prepare() { return *(vm_ = driver_.prepare(request())); }
   /// From now on that is Cloud Hypervisor.
   void stand_in(const std::string& script) {

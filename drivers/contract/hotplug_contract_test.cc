@@ -1,14 +1,13 @@
 // Devices that come and go.
 
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <ifaddrs.h>
 #include <net/if.h>
 #include <sched.h>
 
 #include <set>
 
 #include "contract_fixture.h"
+#include "host_cards.h"
 
 namespace vmtest::contract {
 
@@ -27,20 +26,6 @@ std::set<std::string> network_cards() {
   for (auto* one = all; one != nullptr && one->if_index != 0; ++one) names.insert(one->if_name);
   ::if_freenameindex(all);
   return names;
-}
-/// Whether a card of the host has that address.
-bool has_address(const std::string& address) {
-  ifaddrs* all = nullptr;
-  if (::getifaddrs(&all) != 0) return false;
-  bool found = false;
-  for (const ifaddrs* one = all; one != nullptr; one = one->ifa_next) {
-    if (one->ifa_addr == nullptr || one->ifa_addr->sa_family != AF_INET) continue;
-    char text[INET_ADDRSTRLEN] = {};
-    ::inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(one->ifa_addr)->sin_addr, text, sizeof text);
-    found = found || address == text;
-  }
-  ::freeifaddrs(all);
-  return found;
 }
 
 }  // namespace
@@ -87,17 +72,19 @@ TEST_P(DriverContract, CardOnATapIsPluggedInWithANetworkOfItsOwn) {
   EXPECT_NE(first.static_address, second.static_address);
   EXPECT_NE(first.static_address, vm.static_address);
   EXPECT_EQ(first.nic.host_address, first.gateway);
-  EXPECT_TRUE(has_address(first.gateway)) << first.gateway;
-  EXPECT_TRUE(has_address(second.gateway)) << second.gateway;
+  EXPECT_NE(card_with(first.gateway), 0U) << first.gateway;
+  EXPECT_NE(card_with(second.gateway), 0U) << second.gateway;
   (void)driver_->stop(vm, 0ms);
   MachineConfig again = machine();
   again.hotplug_ports = 2;
   again.nics.insert(again.nics.end(), {first.nic, second.nic});
   (void)driver_->start(vm, again);
   EXPECT_EQ(driver_->state(vm), VmState::Running);
-  EXPECT_TRUE(has_address(first.gateway)) << first.gateway;
+  const unsigned first_tap = card_with(first.gateway);
+  const unsigned second_tap = card_with(second.gateway);
+  EXPECT_TRUE(first_tap != 0 && second_tap != 0) << first.gateway << ", " << second.gateway;
   driver_->destroy(vm);
-  EXPECT_TRUE(wait_until([&] { return !has_address(first.gateway) && !has_address(second.gateway); }, soon()));
+  EXPECT_TRUE(wait_until([&] { return !is_card(first_tap) && !is_card(second_tap); }, soon()));
 }
 
 TEST_P(DriverContract, CardThatIsRefusedLeavesNoTap) {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "contract_fixture.h"
+#include "host_cards.h"
 #include "vmtest/host/ledger.h"
 #include "vmtest/host/socket.h"
 
@@ -104,7 +105,10 @@ TEST_P(DriverContract, DestroyedInAnyStateNothingIsLeft) {
     const VmHandle vm = in(state);
     std::vector<pid_t> processes;
     if (state != VmState::Destroyed) processes = GetParam().processes(vm);
+    const unsigned tap = vm.gateway.empty() ? 0 : card_with(vm.gateway);
+    EXPECT_TRUE(state != VmState::Running || (tap != 0) == (GetParam().nic == NicKind::Tap)) << vm.gateway;
     driver_->destroy(vm);
+    EXPECT_TRUE(tap == 0 || wait_until([&] { return !is_card(tap); }, soon())) << vm.gateway << " from " << to_string(state);
     EXPECT_EQ(driver_->state(vm), VmState::Destroyed);
     EXPECT_FALSE(fs::exists(vm.work_dir)) << to_string(state);
     EXPECT_FALSE(fs::exists(vm.runtime_dir)) << to_string(state);
@@ -120,17 +124,27 @@ TEST_P(DriverContract, DestroyedInAnyStateNothingIsLeft) {
   }
 }
 
-TEST_P(DriverContract, ConsoleLogIsThereWhileItRuns) {
-  const VmHandle vm = start();
+TEST_P(DriverContract, ConsoleIsKeptAndTalkedTo) {
+  MachineConfig printing = GetParam().greeting.empty() ? machine() : GetParam().printing;
+  printing.nics = machine().nics;
+  const VmHandle vm = driver_->start(prepare(), printing);
   const ConsoleEndpoint console = driver_->console_endpoint(vm);
-  EXPECT_TRUE(fs::exists(console.log)) << console.log;
-  if (console.kind == ConsoleEndpoint::Kind::UnixSocket) {
-    EXPECT_TRUE(connect_unix(console.address));
+  const auto log_has = [&](const std::string& text) { return read_file(console.log).find(text) != std::string::npos; };
+  EXPECT_TRUE(wait_until([&] { return log_has(GetParam().greeting); }, soon())) << read_file(console.log);
+  if (console.kind != ConsoleEndpoint::Kind::UnixSocket) return;
+  const FileDescriptor line = connect_unix(console.address);
+  if (!GetParam().echoes) return;
+  send_message(line.get(), "typed\n");
+  std::string heard;
+  std::vector<FileDescriptor> none;
+  while (heard.find("typed") == std::string::npos && wait_readable(line.get(), soon()) && receive_some(line.get(), heard, none)) {
   }
+  EXPECT_NE(heard.find("typed"), std::string::npos) << heard;
+  EXPECT_TRUE(wait_until([&] { return log_has("typed"); }, soon())) << read_file(console.log);
 }
 
 TEST_P(DriverContract, RefusedMachineShowsTheHypervisorsWords) {
-  if (GetParam().refusal.empty()) GTEST_SKIP() << "there is no machine that it refuses";
+  if (GetParam().refusal.empty()) GTEST_SKIP() << "there is no machine that it refuses, or it does not say why";
   const VmHandle vm = prepare();
   const std::string why = failure_of([&] { (void)driver_->start(vm, GetParam().bad_machine); });
   EXPECT_NE(why.find(GetParam().refusal), std::string::npos) << why;
@@ -141,6 +155,7 @@ TEST_P(DriverContract, RefusedMachineShowsTheHypervisorsWords) {
 }
 
 TEST_P(DriverContract, SeveralVmsLiveSideBySide) {
+  if (!GetParam().one_at_a_time.empty()) GTEST_SKIP() << GetParam().one_at_a_time;
   std::vector<std::thread> threads;
   std::vector<VmHandle> vms;
   for (int i = 0; i < 4; ++i) vms.push_back(prepare("side-" + std::to_string(i)));

@@ -29,6 +29,15 @@ std::vector<pid_t> supervised_processes(const VmHandle& vm) {
   return pids;
 }
 
+/// Has the machine's guest say a word on its serial port, and repeat what it hears there.
+void let_it_talk(Subject& subject) {
+  if (host_architecture() != Architecture::X86_64) return;  // the guest is machine code for that
+  subject.printing = subject.machine;
+  subject.printing.kernel = testing::echoing_kernel();
+  subject.greeting = testing::kEchoingKernelsGreeting;
+  subject.echoes = true;
+}
+
 /// QEMU without a guest: it sits in its firmware.
 Subject qemu() {
   Subject subject;
@@ -36,6 +45,7 @@ Subject qemu() {
   subject.make = [] { return std::make_unique<QemuDriver>(); };
   subject.machine.architecture = host_architecture();
   subject.machine.memory_mib = 32;
+  let_it_talk(subject);
   subject.bad_machine = subject.machine;
   subject.bad_machine.disks = {{.path = "/nonexistent/gone.qcow2", .id = "root"}};
   subject.refusal = "gone.qcow2";
@@ -44,6 +54,12 @@ Subject qemu() {
   };
   subject.processes = supervised_processes;
   return subject;
+}
+
+/// What an environment variable says.
+std::string variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
 }
 
 /// Cloud Hypervisor, or what stands in for it where VMTEST_CLOUD_HYPERVISOR names none, with a kernel that halts.
@@ -57,9 +73,11 @@ Subject cloud_hypervisor(CloudHypervisorDriver::Mode mode) {
   subject.machine.memory_mib = 64;
   subject.machine.kernel = testing::halting_kernel();
   subject.nic = NicKind::Tap;
+  let_it_talk(subject);
   subject.bad_machine = subject.machine;
   subject.bad_machine.disks = {{.path = "/nonexistent/gone.qcow2", .id = "root"}};
   subject.refusal = "No such file or directory";
+  subject.may_lack_dumps = variable("VMTEST_CLOUD_HYPERVISOR") != VMTEST_SIMULATED_CLOUD_HYPERVISOR;
   subject.crash = [](Driver&, const VmHandle& vm) {
     ::kill(SupervisorConnection::connect(vm.supervisor_socket())->status().processes.at("cloud-hypervisor"), SIGKILL);
   };
@@ -109,6 +127,8 @@ Subject propolis() {
   subject.make = [] { return std::make_unique<PropolisDriver>(); };
   subject.machine.memory_mib = 64;
   subject.machine.boot = BootMode::Uefi;
+  subject.printing = subject.machine;
+  subject.greeting = "\033[2J";  // what EDK II begins with is an empty screen
   subject.nic = NicKind::Tap;
   subject.bad_machine = subject.machine;
   subject.bad_machine.disks = {{.path = "/nonexistent/gone.raw", .format = DiskFormat::Raw, .id = "root"}};
@@ -117,6 +137,12 @@ Subject propolis() {
     return SupervisorConnection::connect(vm.supervisor_socket())->status().processes.at("propolis-keeper");
   };
   subject.crash = [keeper](Driver&, const VmHandle& vm) { ::kill(descendants(keeper(vm)).at(0), SIGKILL); };
+  const std::string wish = variable("VMTEST_PROPOLIS");
+  if (wish.rfind("http://", 0) == 0 || wish.rfind("zone:", 0) == 0) {
+    subject.refusal.clear();
+    subject.cannot_crash = "the server of VMTEST_PROPOLIS=" + wish + " is no process of the VM's";
+    subject.one_at_a_time = "there is one server, VMTEST_PROPOLIS=" + wish;
+  }
   subject.processes = [](const VmHandle& vm) {
     std::vector<pid_t> all = {vm.supervisor_pid};
     for (const pid_t pid : descendants(vm.supervisor_pid)) all.push_back(pid);
@@ -131,6 +157,9 @@ Subject noop() {
   const auto world = NoopDriver().world();
   subject.make = [world] { return std::make_unique<NoopDriver>(NoopScript{}, world); };
   subject.crash = [world](Driver&, const VmHandle& vm) { NoopDriver(NoopScript{}, world).end(vm.name, {"crashed", "", false}); };
+  subject.greeting = NoopScript().console;
+  subject.has_ssh_port = false;
+  subject.address = NoopScript().ip;
   subject.only_in_process = "VMs of the driver noop are in the memory of their process";
   return subject;
 }

@@ -43,7 +43,7 @@ std::optional<DriverKind> wish_of_environment(const std::vector<std::unique_ptr<
   return kind;
 }
 
-/// A facet of a VM's own driver, which the chosen driver's having it does not promise.
+/// A facet of a VM's own driver, which another one's having it does not promise.
 template <typename Facet>
 Facet& require_facet(Facet* facet, const Driver& driver, const char* what) {
   if (facet != nullptr) return *facet;
@@ -96,11 +96,13 @@ Driver& RouterDriver::driver_of(const VmHandle& vm) const {
               names_of(drivers_));
 }
 
+bool RouterDriver::shares_memory() const { return templates_of(*chosen_).shares_memory(); }
 std::optional<std::string> RouterDriver::obstacle(const MachineConfig& machine) const {
-  return chosen_->templates()->obstacle(machine);
+  const TemplateFacet* const facet = chosen_->templates();
+  return facet == nullptr ? "the driver " + std::string(to_string(chosen_->kind())) + " cannot fork" : facet->obstacle(machine);
 }
 std::string RouterDriver::fingerprint(const MachineConfig& machine) const {
-  return std::string(to_string(chosen_->kind())) + "\n" + chosen_->templates()->fingerprint(machine);
+  return std::string(to_string(chosen_->kind())) + "\n" + templates_of(*chosen_).fingerprint(machine);
 }
 void RouterDriver::save(const VmHandle& vm, const std::filesystem::path& state_file, const Deadline& deadline) {
   templates_of(driver_of(vm)).save(vm, state_file, deadline);
@@ -153,7 +155,8 @@ void RouterDriver::dump_memory(const VmHandle& vm, const std::filesystem::path& 
 }
 std::unique_ptr<Guest> RouterDriver::connect_guest(const VmHandle& vm) {
   Driver& driver = driver_of(vm);
-  return require_facet(driver.guests(), driver, "be entered but by SSH").connect_guest(vm);
+  GuestFacet* const facet = driver.guests();
+  return facet == nullptr ? nullptr : facet->connect_guest(vm);
 }
 
 }  // namespace vmtest

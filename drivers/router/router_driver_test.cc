@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <memory>
 #include <optional>
@@ -9,14 +10,26 @@
 #include <utility>
 #include <vector>
 
+#include "failure.h"
+#include "variable.h"
+#include "vmtest/cloud_hypervisor_driver.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/noop_driver.h"
+#include "vmtest/propolis_driver.h"
 #include "vmtest/qemu_driver.h"
 
 namespace vmtest {
 namespace {
+
+using namespace std::chrono_literals;
+using testing::failure_of;
+
+/// No program is there.
+constexpr const char* kNone = "/nonexistent/program";
+
+Deadline soon() { return Deadline::after(20s); }
 
 class RouterDriverTest : public ::testing::Test {
  protected:
@@ -93,7 +106,62 @@ TEST_F(RouterDriverTest, RoutesCallsByTheHandleAndNotByTheChoice) {
   EXPECT_EQ(RouterDriver().state(vm), VmState::Destroyed);
 }
 
-TEST_F(RouterDriverTest, FacetsAreTheChosenDrivers) {
+TEST_F(RouterDriverTest, TakesTheFirstThatCanRunVms) {
+  const testing::Variable propolis("VMTEST_PROPOLIS", kNone);
+  const testing::Variable cloud_hypervisor("VMTEST_CLOUD_HYPERVISOR", "/bin/sh");
+  std::vector<std::unique_ptr<Driver>> drivers;
+  drivers.push_back(std::make_unique<NoopDriver>());
+  drivers.push_back(std::make_unique<PropolisDriver>());
+  drivers.push_back(std::make_unique<CloudHypervisorDriver>());
+  const RouterDriver router(std::move(drivers), std::nullopt);
+  EXPECT_EQ(router.kind(), DriverKind::CloudHypervisor);
+  EXPECT_EQ(router.unavailable_reason(), std::nullopt);
+}
+
+TEST_F(RouterDriverTest, FirstSaysWhyWhereNoneCanRunVms) {
+  const testing::Variable propolis("VMTEST_PROPOLIS", kNone);
+  const testing::Variable cloud_hypervisor("VMTEST_CLOUD_HYPERVISOR", kNone);
+  std::vector<std::unique_ptr<Driver>> drivers;
+  drivers.push_back(std::make_unique<CloudHypervisorDriver>());
+  drivers.push_back(std::make_unique<PropolisDriver>());
+  drivers.push_back(std::make_unique<NoopDriver>());
+  const RouterDriver router(std::move(drivers), std::nullopt);
+  EXPECT_EQ(router.kind(), DriverKind::CloudHypervisor);
+  EXPECT_EQ(router.unavailable_reason(), std::string("VMTEST_CLOUD_HYPERVISOR=") + kNone + " is no program");
+}
+
+TEST_F(RouterDriverTest, FacetsGoByTheHandleAndNotByTheChoice) {
+  NoopDriver noop;
+  std::vector<std::unique_ptr<Driver>> drivers;
+  drivers.push_back(std::make_unique<PropolisDriver>());
+  drivers.push_back(std::make_unique<NoopDriver>(NoopScript{}, noop.world()));
+  RouterDriver router(std::move(drivers), DriverKind::Propolis);
+  VmHandle vm = noop.prepare({.name = "web", .vms_dir = folder_.path()});
+  (void)noop.start(vm, {.memory_mib = 64});
+  ASSERT_NE(router.resizing(), nullptr);
+  ASSERT_NE(router.inspection(), nullptr);
+  ASSERT_NE(router.guests(), nullptr);
+  EXPECT_EQ(router.resizing()->size(vm, soon()), (MachineSize{1, 64}));
+  router.inspection()->inject_nmi(vm, soon());
+  EXPECT_EQ(noop.calls().back(), (NoopCall{"inject_nmi", "web"}));
+  EXPECT_TRUE(router.guests()->connect_guest(vm)->exec({"true"}).ok());
+  vm.driver = DriverKind::Propolis;
+  EXPECT_EQ(failure_of([&] { (void)router.resizing()->size(vm, soon()); }),
+            "the driver propolis cannot resize a VM while it runs");
+  EXPECT_EQ(router.guests()->connect_guest(vm), nullptr);
+}
+
+TEST_F(RouterDriverTest, TemplatesArePlannedForTheChosenDriver) {
+  std::vector<std::unique_ptr<Driver>> drivers;
+  drivers.push_back(std::make_unique<NoopDriver>());
+  drivers.push_back(std::make_unique<QemuDriver>());
+  RouterDriver router(std::move(drivers), DriverKind::Noop);
+  ASSERT_NE(router.templates(), nullptr) << "QEMU's VMs have templates";
+  EXPECT_EQ(router.templates()->obstacle({}), "the driver noop cannot fork");
+  EXPECT_THROW((void)router.templates()->fingerprint({}), Unsupported);
+}
+
+TEST_F(RouterDriverTest, FacetThatNoDriverHasIsNotThere) {
   const auto router = RouterDriver::noop_only();
   EXPECT_EQ(router->templates(), nullptr);
   EXPECT_EQ(router->hotplug(), nullptr);

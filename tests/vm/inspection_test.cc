@@ -67,7 +67,11 @@ TEST_F(InspectionTest, DumpHasWhatIsInTheGuestsMemory) {
   // In two pieces, so that no command line has the whole of it.
   vm().run("printf '%s%s' " + secret.substr(0, 20) + " " + secret.substr(20) + " > /run/secret");
   const std::filesystem::path core = folder_.path() / "core";
-  vm().dump_memory(core);
+  try {
+    vm().dump_memory(core);
+  } catch (const Unsupported& reason) {
+    GTEST_SKIP() << reason.what();  // a Cloud Hypervisor without guest_debug
+  }
   EXPECT_TRUE(vm().exec("true").ok());
   std::ifstream file(core, std::ios::binary);
   const std::string text{std::istreambuf_iterator<char>(file), {}};

@@ -15,7 +15,8 @@ class GuestFacet {
   GuestFacet(const GuestFacet&) = delete;
   GuestFacet& operator=(const GuestFacet&) = delete;
 
-  /// The way into a running guest. It must not outlive the driver. Throws Error when the VM does not run.
+  /// The way into a running guest; null when that is SSH after all, which it is for some VMs of a router. It must not outlive the
+  /// driver. Throws Error when the VM does not run.
   [[nodiscard]] virtual std::unique_ptr<Guest> connect_guest(const VmHandle& vm) = 0;
 };
 

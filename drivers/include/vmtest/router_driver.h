@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <map>
@@ -15,7 +16,8 @@ namespace vmtest {
 /// The driver that picks a driver: one for new VMs, and for each call on a VM the one that its handle is tagged with. A call for
 /// a driver that is not among its own throws Error naming it.
 ///
-/// What it says of itself (kind, support, disk needs) is what the chosen driver says.
+/// What it says of itself (kind, support, disk needs) is what the chosen driver says. Facets are the exception: they are there
+/// when any of its drivers has them, since a VM may be of any; support() says what new VMs can do.
 class RouterDriver final : public Driver,
                            private TemplateFacet,
                            private HotplugFacet,
@@ -54,20 +56,26 @@ class RouterDriver final : public Driver,
     return driver_of(vm).wait_exit(vm, timeout);
   }
 
-  // There when the chosen driver has them; calls on a VM go to its own driver's.
-  [[nodiscard]] TemplateFacet* templates() override { return chosen_->templates() == nullptr ? nullptr : this; }
-  [[nodiscard]] HotplugFacet* hotplug() override { return chosen_->hotplug() == nullptr ? nullptr : this; }
-  [[nodiscard]] MigrationFacet* migration() override { return chosen_->migration() == nullptr ? nullptr : this; }
-  [[nodiscard]] ResizeFacet* resizing() override { return chosen_->resizing() == nullptr ? nullptr : this; }
-  [[nodiscard]] InspectionFacet* inspection() override { return chosen_->inspection() == nullptr ? nullptr : this; }
-  [[nodiscard]] GuestFacet* guests() override { return chosen_->guests() == nullptr ? nullptr : this; }
+  // There when a driver has them. Calls on a VM go to its own driver, and throw Unsupported naming it when it has none such; what
+  // is planned (TemplateFacet::obstacle, fingerprint) is planned for the chosen one.
+  [[nodiscard]] TemplateFacet* templates() override { return has(&Driver::templates) ? this : nullptr; }
+  [[nodiscard]] HotplugFacet* hotplug() override { return has(&Driver::hotplug) ? this : nullptr; }
+  [[nodiscard]] MigrationFacet* migration() override { return has(&Driver::migration) ? this : nullptr; }
+  [[nodiscard]] ResizeFacet* resizing() override { return has(&Driver::resizing) ? this : nullptr; }
+  [[nodiscard]] InspectionFacet* inspection() override { return has(&Driver::inspection) ? this : nullptr; }
+  [[nodiscard]] GuestFacet* guests() override { return has(&Driver::guests) ? this : nullptr; }
 
   /// The driver of a handle. Throws Error when it is not among this router's.
   [[nodiscard]] Driver& driver_of(const VmHandle& vm) const;
 
  private:
   void choose(std::optional<DriverKind> wish);
-  [[nodiscard]] bool shares_memory() const override { return chosen_->templates()->shares_memory(); }
+  /// Whether a driver has that facet.
+  template <typename Facet>
+  [[nodiscard]] bool has(Facet* (Driver::*facet)()) const {
+    return std::any_of(drivers_.begin(), drivers_.end(), [&](const auto& driver) { return ((*driver).*facet)() != nullptr; });
+  }
+  [[nodiscard]] bool shares_memory() const override;
   [[nodiscard]] std::optional<std::string> obstacle(const MachineConfig& machine) const override;
   [[nodiscard]] std::string fingerprint(const MachineConfig& machine) const override;
   void save(const VmHandle& vm, const std::filesystem::path& state_file, const Deadline& deadline) override;
