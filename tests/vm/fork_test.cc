@@ -17,6 +17,7 @@
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/ledger.h"
+#include "vmtest/host/text.h"
 #include "vmtest/template_store.h"
 #include "vmtest/vm_pool.h"
 #include "vmtest/vm_test.h"
@@ -239,7 +240,8 @@ TEST_F(ForkTest, BootedVmForksToo) {
 }
 
 TEST_F(ForkTest, ForksOfForksOutliveTheirParents) {
-  std::optional<Vm> vm = Vm::boot();
+  // Of a test whose name is as long as a VM's can be.
+  std::optional<Vm> vm = Vm::boot({.name = std::string(57, 'n') + "-" + random_hex(6)});
   for (int depth = 1; depth <= 3; ++depth) {
     vm->run("echo " + std::to_string(depth) + " >> /root/depths && sync");
     Vm child = vm->fork();
