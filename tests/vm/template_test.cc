@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "altered_qemu.h"
+#include "failure.h"
 #include "own_ledger.h"
 #include "template_test.h"
 #include "vmtest/host/directories.h"
@@ -34,6 +35,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
+using testing::failure_of;
 
 TEST_F(TemplateTest, FirstMakesTheTemplateAndOthersUseIt) {
   const Vm first = Vm::boot();
@@ -134,6 +136,22 @@ TEST_F(TemplateTest, DamagedTemplateIsMadeAnew) {
     EXPECT_EQ(vm.timeline().events().front().what, "damaged template");
     EXPECT_NE(vm.timeline().events().front().detail.find(why), std::string::npos) << vm.timeline().events().front().detail;
   }
+}
+
+TEST_F(TemplateTest, DamagedTemplateStaysForThoseWhoseDisksStandOnIt) {
+  Vm user = Vm::boot();
+  user.run("echo mine > /root/file && sync");
+  const fs::path folder = templates().at(0).folder;
+  fs::last_write_time(folder / "seed.iso", fs::last_write_time(folder / "seed.iso") - 1s);
+  EXPECT_NE(failure_of([] { (void)Vm::boot(); }).find("VMTEST_FORK=require"), std::string::npos);
+  const Variable mode("VMTEST_FORK", "auto");
+  const Vm other = Vm::boot();
+  EXPECT_FALSE(other.forked());
+  EXPECT_NE(other.boot_reason().find("stays while other VMs use it: seed.iso was changed"), std::string::npos)
+      << other.boot_reason();
+  user.power_off();
+  user.start();
+  EXPECT_EQ(user.run("cat /root/file").out, "mine\n");
 }
 
 TEST_F(TemplateTest, TemplateThatDoesNotContinueIsRemoved) {
