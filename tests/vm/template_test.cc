@@ -215,6 +215,30 @@ TEST_F(TemplateTest, PreparationMayForkAndGoBack) {
   }
 }
 
+TEST_F(TemplateTest, WrongLimitIsNamedBeforeAnythingBoots) {
+  const Variable mode("VMTEST_FORK", "auto");
+  for (const char* name : {"VMTEST_TEMPLATES_MAX_MIB", "VMTEST_TEMPLATES_MAX_DAYS"}) {
+    const Variable limit(name, "lots");
+    const std::string said = failure_of([] { (void)Vm::boot(); });
+    EXPECT_NE(said.find(std::string("\n  ") + name + "=lots is no whole number"), std::string::npos) << said;
+  }
+  EXPECT_TRUE(templates().empty());
+  EXPECT_FALSE(fs::exists(data_dir() / "vms"));
+}
+
+TEST_F(TemplateTest, TemplateIsUsedThoughOldOnesCannotBeRemoved) {
+  // What a builder left whose lock cannot be had.
+  const TemplateStore store;
+  (void)store.make_staging("left");
+  fs::create_directory(store.folder() / "left.lock");
+  write_file(store.folder() / "left.lock" / "used", "");  // or it would go as a template of long ago
+  ::testing::internal::CaptureStderr();
+  const Vm vm = Vm::boot();
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_TRUE(vm.forked());
+  EXPECT_NE(said.find("old templates in " + store.folder().string() + " could not be removed: "), std::string::npos) << said;
+}
+
 TEST_F(TemplateTest, BootsWhenForksAreOffOrForbidden) {
   {
     const Variable never("VMTEST_FORK", "never");
