@@ -7,6 +7,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -20,6 +21,7 @@
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/process.h"
 #include "vmtest/host/text.h"
+#include "vmtest/template_store.h"
 #include "vmtest/vm_test.h"
 #include "wait.h"
 
@@ -119,6 +121,13 @@ class FailedTestTest : public ::testing::Test {
     }
     return found;
   }
+  /// Templates in the home's store that hold a fixture's preparation. Asserts that there is the one without.
+  [[nodiscard]] std::size_t prepared_templates() const {
+    const auto templates = TemplateStore(home_ / "cache" / "templates").list();
+    EXPECT_FALSE(templates.empty());
+    return static_cast<std::size_t>(std::count_if(templates.begin(), templates.end(),
+                                                  [](const TemplateInfo& tmpl) { return !tmpl.prepared_version.empty(); }));
+  }
   [[nodiscard]] bool has_vms() const {
     return std::filesystem::exists(home_ / "data" / "vms") && !std::filesystem::is_empty(home_ / "data" / "vms");
   }
@@ -148,6 +157,27 @@ TEST_F(FailedTestTest, PassingTestLeavesNothing) {
   std::error_code ignored;
   const std::filesystem::recursive_directory_iterator left(home_ / "state" / "evidence", ignored);
   EXPECT_EQ(left, std::filesystem::recursive_directory_iterator()) << left->path();
+  EXPECT_FALSE(has_vms());
+}
+
+TEST_F(FailedTestTest, PreparationThatFailsACheckMakesNoTemplate) {
+  const ToolResult result = run("*", {{"VMTEST_FORK", "require"}}, "HalfPrepared");
+  EXPECT_TRUE(contains(result.out, "[  FAILED  ] 2 tests")) << result.out << result.err;
+  EXPECT_TRUE(contains(result.out, "prepare_template() failed a check; no template is made of it")) << result.out;
+  EXPECT_FALSE(contains(result.out, "a test began")) << result.out;
+  EXPECT_EQ(evidence("console.log").size(), 2U);
+  EXPECT_EQ(prepared_templates(), 0U);
+  EXPECT_FALSE(has_vms());
+}
+
+TEST_F(FailedTestTest, PreparationThatSkipsMakesNoTemplateAndSkipsEachTest) {
+  const ToolResult result = run("*", {{"VMTEST_FORK", "require"}}, "SkippedWhenPrepared");
+  EXPECT_EQ(result.status.code, 0) << result.out << result.err;
+  EXPECT_TRUE(contains(result.out, "[  SKIPPED ] 2 tests")) << result.out << result.err;
+  EXPECT_TRUE(contains(result.out, "said by its preparation")) << result.out;
+  EXPECT_FALSE(contains(result.out, "a test began")) << result.out;
+  EXPECT_TRUE(evidence("console.log").empty());
+  EXPECT_EQ(prepared_templates(), 0U);
   EXPECT_FALSE(has_vms());
 }
 

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <future>
@@ -17,6 +18,7 @@
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/ledger.h"
+#include "vmtest/host/text.h"
 #include "vmtest/template_store.h"
 #include "vmtest/vm_pool.h"
 #include "vmtest/vm_test.h"
@@ -239,7 +241,8 @@ TEST_F(ForkTest, BootedVmForksToo) {
 }
 
 TEST_F(ForkTest, ForksOfForksOutliveTheirParents) {
-  std::optional<Vm> vm = Vm::boot();
+  // Of a test whose name is as long as a VM's can be.
+  std::optional<Vm> vm = Vm::boot({.name = std::string(57, 'n') + "-" + random_hex(6)});
   for (int depth = 1; depth <= 3; ++depth) {
     vm->run("echo " + std::to_string(depth) + " >> /root/depths && sync");
     Vm child = vm->fork();
@@ -357,10 +360,17 @@ TEST_F(ForkTest, SnapshotCanBeRestoredAgainAndAgain) {
   Vm vm = Vm::boot();
   vm.run("echo before > /root/file && echo before > /dev/shm/file");
   vm.snapshot("clean");
+  // Layers of its disk in its folder: what only a moment had that is gone must not be kept.
+  const auto layers = [&] {
+    const fs::directory_iterator files(vm.handle().work_dir);
+    return std::count_if(begin(files), end(files), [](const auto& entry) { return entry.path().extension() == ".qcow2"; });
+  };
   for (int i = 0; i < 2; ++i) {
+    vm.snapshot("other");
     vm.run("echo after > /root/file && rm /dev/shm/file && sync");
     vm.restore("clean");
     EXPECT_EQ(vm.run("cat /root/file /dev/shm/file").out, "before\nbefore\n");
+    EXPECT_EQ(layers(), 3) << "that of \"clean\", that of \"other\", and its own";
   }
   EXPECT_THROW(vm.restore("dirty"), Error);
 }

@@ -8,8 +8,10 @@
 
 #include <chrono>
 #include <cstdint>
+#include <cstdlib>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/router_driver.h"
@@ -34,6 +36,11 @@ class HotplugTest : public VmTest {
  protected:
   VmSpec spec() const override { return {.hotplug_ports = 2}; }
 
+  /// Whether its VM must be a fork: over QEMU, unless the caller has them boot.
+  static bool is_to_be_forked() {
+    const char* mode = std::getenv("VMTEST_FORK");
+    return RouterDriver().kind() == DriverKind::Qemu && (mode == nullptr || std::string_view(mode) != "never");
+  }
   static bool has_nat() { return RouterDriver().support(Capability::Nat).supported(); }
   static Support tap_support() { return RouterDriver().support(Capability::Tap); }
   /// A disk of that serial number, or of none where guests see none.
@@ -67,6 +74,7 @@ class HotplugTest : public VmTest {
 };
 
 TEST_F(HotplugTest, DiskComesAndGoes) {
+  ASSERT_TRUE(vm().forked() || !is_to_be_forked()) << vm().boot_reason();
   const DataDisk wanted = data_disk("scratch");
   const PluggedDevice disk = vm().attach_disk(wanted);
   EXPECT_EQ(vm().run("cat /sys/block/" + disk.name.substr(5) + "/serial 2> /dev/null; true").out, wanted.serial);
@@ -83,6 +91,7 @@ TEST_F(HotplugTest, DiskComesAndGoes) {
 
 TEST_F(HotplugTest, NetworkCardComesAndGoes) {
   if (!has_nat()) GTEST_SKIP() << "this hypervisor has no network of its own";
+  ASSERT_TRUE(vm().forked() || !is_to_be_forked()) << vm().boot_reason();
   const PluggedDevice card = vm().attach_nic();
   EXPECT_EQ(card.static_address, "");
   vm().run("ip link set " + card.name + " up");

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <future>
@@ -37,6 +38,30 @@ class Unready : public VmTest {
 };
 
 TEST_F(Unready, HasNoVm) {}
+
+/// Whose preparation gives up half way.
+class HalfPrepared : public VmTest {
+ protected:
+  void prepare_template(Vm& vm) override {
+    vm.run("echo half > /root/file");
+    ASSERT_TRUE(vm.exec("false").ok());
+    vm.run("echo whole > /root/file");
+  }
+};
+
+TEST_F(HalfPrepared, A) { std::puts("a test began"); }
+TEST_F(HalfPrepared, B) { std::puts("a test began"); }
+
+class SkippedWhenPrepared : public VmTest {
+ protected:
+  void prepare_template(Vm& vm) override {
+    if (!vm.exec("false").ok()) GTEST_SKIP() << "said by its preparation";
+    vm.run("echo whole > /root/file");
+  }
+};
+
+TEST_F(SkippedWhenPrepared, A) { std::puts("a test began"); }
+TEST_F(SkippedWhenPrepared, B) { std::puts("a test began"); }
 
 /// Takes twelve seconds until its test begins.
 class SlowToPrepare : public Sample {

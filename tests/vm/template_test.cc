@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "altered_qemu.h"
+#include "failure.h"
 #include "own_ledger.h"
 #include "template_test.h"
 #include "vmtest/host/directories.h"
@@ -34,6 +35,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
+using testing::failure_of;
 
 TEST_F(TemplateTest, FirstMakesTheTemplateAndOthersUseIt) {
   const Vm first = Vm::boot();
@@ -136,6 +138,22 @@ TEST_F(TemplateTest, DamagedTemplateIsMadeAnew) {
   }
 }
 
+TEST_F(TemplateTest, DamagedTemplateStaysForThoseWhoseDisksStandOnIt) {
+  Vm user = Vm::boot();
+  user.run("echo mine > /root/file && sync");
+  const fs::path folder = templates().at(0).folder;
+  fs::last_write_time(folder / "seed.iso", fs::last_write_time(folder / "seed.iso") - 1s);
+  EXPECT_NE(failure_of([] { (void)Vm::boot(); }).find("VMTEST_FORK=require"), std::string::npos);
+  const Variable mode("VMTEST_FORK", "auto");
+  const Vm other = Vm::boot();
+  EXPECT_FALSE(other.forked());
+  EXPECT_NE(other.boot_reason().find("stays while other VMs use it: seed.iso was changed"), std::string::npos)
+      << other.boot_reason();
+  user.power_off();
+  user.start();
+  EXPECT_EQ(user.run("cat /root/file").out, "mine\n");
+}
+
 TEST_F(TemplateTest, TemplateThatDoesNotContinueIsRemoved) {
   (void)Vm::boot();
   spoil(templates().at(0));
@@ -195,6 +213,30 @@ TEST_F(TemplateTest, PreparationMayForkAndGoBack) {
     EXPECT_EQ(vm.run("cat /dev/shm/file").out, "prepared\n");
     vm.run("echo mine > /dev/shm/file");
   }
+}
+
+TEST_F(TemplateTest, WrongLimitIsNamedBeforeAnythingBoots) {
+  const Variable mode("VMTEST_FORK", "auto");
+  for (const char* name : {"VMTEST_TEMPLATES_MAX_MIB", "VMTEST_TEMPLATES_MAX_DAYS"}) {
+    const Variable limit(name, "lots");
+    const std::string said = failure_of([] { (void)Vm::boot(); });
+    EXPECT_NE(said.find(std::string("\n  ") + name + "=lots is no whole number"), std::string::npos) << said;
+  }
+  EXPECT_TRUE(templates().empty());
+  EXPECT_FALSE(fs::exists(data_dir() / "vms"));
+}
+
+TEST_F(TemplateTest, TemplateIsUsedThoughOldOnesCannotBeRemoved) {
+  // What a builder left whose lock cannot be had.
+  const TemplateStore store;
+  (void)store.make_staging("left");
+  fs::create_directory(store.folder() / "left.lock");
+  write_file(store.folder() / "left.lock" / "used", "");  // or it would go as a template of long ago
+  ::testing::internal::CaptureStderr();
+  const Vm vm = Vm::boot();
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_TRUE(vm.forked());
+  EXPECT_NE(said.find("old templates in " + store.folder().string() + " could not be removed: "), std::string::npos) << said;
 }
 
 TEST_F(TemplateTest, BootsWhenForksAreOffOrForbidden) {
