@@ -239,6 +239,7 @@ TEST_F(PropolisDriverTest, WhatNobodyCouldTakeBackIsFoundAndTakenBack) {
   EXPECT_EQ(PropolisDriver::leftovers(), std::vector<fs::path>{}) << "a living run's steps are its own";
   const pid_t keeper_pid = keeper();
   const pid_t server = child_of(keeper_pid);
+  ::kill(keeper_pid, SIGSTOP);  // it would take back the first steps when it sees the supervisor's end
   ::kill(SupervisorConnection::connect(vm_->supervisor_socket())->status().pid, SIGKILL);
   ::kill(keeper_pid, SIGKILL);
   EXPECT_TRUE(wait_until([&] { return !process_start_time(keeper_pid) && !process_start_time(server); }, soon()));
