@@ -48,6 +48,9 @@ VmState state_of(State state) {
 /// "propolis-<uuid>" without its driver.
 std::string uuid_of(const VmHandle& vm) { return vm.id.substr(vm.id.find('-') + 1); }
 
+/// What a VM's journals begin with. Its name alone is another VM's too, of another VMTEST_HOME.
+std::string journal_prefix(const VmHandle& vm) { return vm.name + "-" + uuid_of(vm).substr(0, 8) + "-"; }
+
 }  // namespace
 
 std::string link_name(const VmHandle& vm) { return "vmtest" + uuid_of(vm).substr(0, 8) + "0"; }
@@ -58,7 +61,7 @@ RunPlan run_plan(const VmHandle& vm, const Settings& settings, const std::vector
   plan.console_log = vm.work_dir / kConsoleLog;
   plan.console_socket = vm.runtime_dir / kConsoleSocket;
   plan.running = vm.runtime_dir / "server.json";
-  plan.journal = journals_dir() / (vm.name + "-" + run + ".json");
+  plan.journal = journals_dir() / (journal_prefix(vm) + run + ".json");
   if (settings.source == Settings::Source::Program) {
     plan.program = settings.program;
     plan.bootrom = settings.bootrom;
@@ -86,7 +89,8 @@ RunPlan run_plan(const VmHandle& vm, const Settings& settings, const std::vector
 
 bool is_journal_of(const VmHandle& vm, const fs::path& journal) {
   const std::string name = journal.stem().string();
-  return name.size() == vm.name.size() + 1 + kRunDigits && name.compare(0, vm.name.size() + 1, vm.name + "-") == 0;
+  const std::string prefix = journal_prefix(vm);
+  return name.size() == prefix.size() + kRunDigits && name.compare(0, prefix.size(), prefix) == 0;
 }
 
 PropolisVm::PropolisVm(VmHandle handle, std::shared_ptr<SupervisorConnection> supervisor, Owner owner)
