@@ -365,6 +365,18 @@ TEST_F(ForkTest, SnapshotCanBeRestoredAgainAndAgain) {
   EXPECT_THROW(vm.restore("dirty"), Error);
 }
 
+TEST_F(ForkTest, RestoredVmIsTheMachineThatItWas) {
+  Vm vm = Vm::boot({.fresh_host_key = true});
+  vm.run("hostname renamed && echo renamed > /etc/hostname");
+  const std::string show = "hostname; cat /etc/hostname /etc/machine-id /etc/hosts; md5sum /etc/dropbear/*";
+  const std::string before = vm.run(show).out;
+  vm.snapshot("then");
+  const std::string random = random_bytes(vm);
+  vm.restore("then");
+  EXPECT_EQ(vm.run(show).out, before);
+  EXPECT_NE(random_bytes(vm), random);
+}
+
 TEST_F(ForkTest, VmThatCannotBeForkedSaysWhy) {
   Vm vm = Vm::boot({.vnc = true, .templates = Template::Never});
   try {
