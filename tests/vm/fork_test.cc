@@ -7,11 +7,13 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <future>
 #include <set>
 
 #include "fork_test.h"
+#include "guest_clock.h"
 #include "image.h"
 #include "own_ledger.h"
 #include "vmtest/host/directories.h"
@@ -414,12 +416,8 @@ TEST_F(ForkTest, DebianIsAHealthyMachineOfItsOwn) {
   GuestCommand running{"systemctl is-system-running --wait"};
   running.timeout = 180s;
   EXPECT_EQ(two.exec(running).out, "running\n") << two.exec("systemctl --failed --no-legend");
-  // The guest's answer lies between our question and its arrival.
-  const auto now = [] { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); };
-  const double before = now();
-  const double guest = std::stod(two.run("date +%s.%N").out);
-  EXPECT_GT(guest, before - 0.05);
-  EXPECT_LT(guest, now() + 0.05);
+  const testing::ClockReading clock = testing::read_clock(two);
+  EXPECT_LE(std::abs(clock.ahead), 0.05 + clock.round_trip / 2) << "round trip " << clock.round_trip << " s";
   const std::string show_key = "cat /etc/ssh/ssh_host_ed25519_key.pub";
   spec.fresh_host_key = true;
   Vm other_key = boot("deb-key");
