@@ -176,7 +176,8 @@ FileDescriptor Ledger::open() const {
   }
 }
 
-std::vector<Lease> Ledger::admit(const std::vector<VmResources>& vms, const Deadline& deadline, Turn turn) {
+std::vector<Lease> Ledger::admit(const std::vector<VmResources>& vms, const Deadline& deadline, Turn turn,
+                                 const std::function<bool()>& is_needless) {
   unsigned long memory = 0;
   unsigned long vcpus = 0;
   for (const VmResources& vm : vms) {
@@ -222,6 +223,7 @@ std::vector<Lease> Ledger::admit(const std::vector<VmResources>& vms, const Dead
         return leases;
       }
     }
+    if (is_needless && is_needless()) return {};
     if (deadline.expired()) {
       throw Timeout("waited in vain for " + std::to_string(memory) + " MiB and " + std::to_string(vcpus) +
                     " vCPUs (the host has " + std::to_string(available_memory_mib()) +

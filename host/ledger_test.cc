@@ -183,6 +183,14 @@ TEST_F(LedgerTest, WhoHasAVmDoesNotWaitBehindThoseWhoWaitForIt) {
   big.join();
 }
 
+TEST_F(LedgerTest, WhoNeedsNothingAnyMoreLeavesTheQueue) {
+  const auto held = ledger_.admit({{"hog", 600, 1}}, soon());
+  int looks = 0;
+  EXPECT_TRUE(other().admit({{"big", 800, 1}}, soon(), Turn::Queued, [&] { return ++looks == 3; }).empty());
+  EXPECT_EQ(looks, 3);
+  EXPECT_FALSE(ledger_.somebody_waits());
+}
+
 TEST_F(LedgerTest, WhoGaveUpWaitingHoldsUpNobody) {
   const auto held = ledger_.admit({{"hog", 600, 1}}, soon());
   EXPECT_THROW((void)other().admit({{"big", 800, 1}}, Deadline::after(20ms)), Timeout);

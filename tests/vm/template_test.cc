@@ -9,9 +9,11 @@
 #include <cmath>
 #include <fstream>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <sstream>
 #include <string>
@@ -30,6 +32,7 @@
 #include "vmtest/image_store.h"
 #include "vmtest/template_store.h"
 #include "vmtest/vm_test.h"
+#include "wait.h"
 
 namespace vmtest {
 namespace {
@@ -323,6 +326,33 @@ TEST_F(TemplateTest, TwoProcessesThatWantTheSameTemplateMakeItOnce) {
   }
   EXPECT_EQ(booted, 1) << read_file(report);
   EXPECT_EQ(forked, 2) << read_file(report);
+}
+
+TEST_F(TemplateTest, WhoHasAVmDoesNotWaitForABuilderThatWaitsForThatVmsEnd) {
+  if (!testing::take_own_ledger()) GTEST_SKIP() << "a ledger of its own needs root";
+  std::optional<Vm> first = Vm::boot({.files = {{"/etc/x", "another template"}}});
+  const auto all = Ledger::default_limits().memory_mib;
+  std::thread waiter([all] { EXPECT_NO_THROW((void)Ledger().admit({{"waiter", all, 1}}, Deadline::after(300s))); });
+  EXPECT_TRUE(testing::wait_until([] { return Ledger().somebody_waits(); }, Deadline::after(10s)));
+  // The other process stands behind it with the VM that is to become the template of the second one here.
+  const auto locks = [] {
+    std::size_t count = 0;
+    for (const auto& entry : fs::directory_iterator(TemplateStore().folder()))
+      count += entry.path().extension() == ".lock" ? 1 : 0;
+    return count;
+  };
+  auto other = std::async(std::launch::async, [] {
+    return exec_tool({VMTEST_CLI, "exec", "--image", "tiny", "--", "true"}, Deadline::after(300s));
+  });
+  EXPECT_TRUE(testing::wait_until([&] { return locks() == 2; }, Deadline::after(20s)));
+  auto second = std::async(std::launch::async, [] { return Vm::boot().exec("true").ok(); });
+  EXPECT_EQ(second.wait_for(60s), std::future_status::ready);
+  first.reset();  // which all others wait for
+  EXPECT_TRUE(second.get());
+  waiter.join();
+  const ToolResult done = other.get();
+  EXPECT_TRUE(done.status.ok()) << done.err;
+  EXPECT_EQ(templates().size(), 2U) << "the other process wanted another template";
 }
 
 TEST_F(TemplateTest, PreparationIsDoneOnce) {
