@@ -183,6 +183,27 @@ TEST_F(LedgerTest, WhoHasAVmDoesNotWaitBehindThoseWhoWaitForIt) {
   big.join();
 }
 
+TEST_F(LedgerTest, NobodyOvertakesWhoHasAVmAndWaitsForAnother) {
+  const auto held = ledger_.admit({{"first of two", 700, 1}}, soon());
+  EXPECT_FALSE(ledger_.somebody_is_next());
+  std::thread second([&] {
+    EXPECT_THROW((void)other().admit({{"second of two", 400, 1}}, Deadline::after(2s), Turn::Next), Timeout);
+  });
+  EXPECT_TRUE(wait_until([&] { return ledger_.somebody_is_next(); }, soon()));
+  EXPECT_THROW((void)ledger_.admit({{"small", 100, 1}}, Deadline::after(0s)), Timeout);
+  second.join();
+  EXPECT_FALSE(ledger_.somebody_is_next());
+  EXPECT_EQ(ledger_.admit({{"small", 100, 1}}, Deadline::after(0s)).size(), 1U);
+}
+
+TEST_F(LedgerTest, WhoIsQueuedIsNotNext) {
+  const auto held = ledger_.admit({{"hog", 900, 1}}, soon());
+  std::thread late([&] { EXPECT_THROW((void)other().admit({{"late", 200, 1}}, Deadline::after(1s)), Timeout); });
+  EXPECT_TRUE(wait_until([&] { return ledger_.somebody_waits(); }, soon()));
+  EXPECT_FALSE(ledger_.somebody_is_next());
+  late.join();
+}
+
 TEST_F(LedgerTest, WhoNeedsNothingAnyMoreLeavesTheQueue) {
   const auto held = ledger_.admit({{"hog", 600, 1}}, soon());
   int looks = 0;

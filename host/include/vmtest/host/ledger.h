@@ -71,6 +71,9 @@ class Ledger {
   [[nodiscard]] std::optional<Lease> try_port(std::uint16_t port);
   /// Whether somebody waits for admission at present.
   [[nodiscard]] bool somebody_waits() const;
+  /// Whether one of them is to go before all others (Turn::Next) and there is no room for it: it has a VM, and its owner cannot
+  /// go on.
+  [[nodiscard]] bool somebody_is_next() const;
   /// Living leases.
   [[nodiscard]] std::vector<VmResources> admitted() const;
   /// Ports held at present.
