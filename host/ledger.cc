@@ -27,6 +27,8 @@ constexpr off_t kRecordSize = 128;
 constexpr off_t kPortsAt = 1LL << 32;
 constexpr off_t kVmsAt = 3LL << 32;
 constexpr off_t kTicketsAt = 4LL << 32;
+constexpr off_t kNextAt = 5LL << 32;  // once more the tickets, of those whose turn is next
+constexpr off_t kMostTickets = 1LL << 32;
 constexpr off_t kMostVms = 4096;
 /// How long a waiting test sleeps between two looks; the wait ends with another VM's end, which takes longer than this.
 constexpr std::chrono::milliseconds kAdmissionPoll{10};
@@ -176,7 +178,8 @@ FileDescriptor Ledger::open() const {
   }
 }
 
-std::vector<Lease> Ledger::admit(const std::vector<VmResources>& vms, const Deadline& deadline, Turn turn) {
+std::vector<Lease> Ledger::admit(const std::vector<VmResources>& vms, const Deadline& deadline, Turn turn,
+                                 const std::function<bool()>& is_needless) {
   unsigned long memory = 0;
   unsigned long vcpus = 0;
   for (const VmResources& vm : vms) {
@@ -199,8 +202,8 @@ std::vector<Lease> Ledger::admit(const std::vector<VmResources>& vms, const Dead
   for (;;) {
     {
       const Mutex mutex(queue.get(), file_);
-      const bool first =
-          turn == Turn::Next || ticket == 0 || !range_is_locked(queue.get(), kTicketsAt, static_cast<off_t>(ticket));
+      const bool is_oldest = ticket == 0 || !range_is_locked(queue.get(), kTicketsAt, static_cast<off_t>(ticket));
+      const bool first = turn == Turn::Next || (is_oldest && !range_is_locked(queue.get(), kNextAt, kMostTickets));
       unsigned long memory_taken = 0;
       unsigned long vcpus_taken = 0;
       unsigned long memory_to_come = 0;
@@ -221,7 +224,11 @@ std::vector<Lease> Ledger::admit(const std::vector<VmResources>& vms, const Dead
         }
         return leases;
       }
+      // Only now that it has to wait: whoever is admitted at once asks nobody to make way.
+      if (turn == Turn::Next && !try_lock_byte(queue.get(), kNextAt + static_cast<off_t>(ticket)))
+        throw Error("the ledger's queue is broken: " + file_.string());
     }
+    if (is_needless && is_needless()) return {};
     if (deadline.expired()) {
       throw Timeout("waited in vain for " + std::to_string(memory) + " MiB and " + std::to_string(vcpus) +
                     " vCPUs (the host has " + std::to_string(available_memory_mib()) +
@@ -237,7 +244,9 @@ std::optional<Lease> Ledger::try_port(std::uint16_t port) {
   return Lease(std::move(fd));
 }
 
-bool Ledger::somebody_waits() const { return range_is_locked(open().get(), kTicketsAt, off_t{1} << 32); }
+bool Ledger::somebody_waits() const { return range_is_locked(open().get(), kTicketsAt, kMostTickets); }
+
+bool Ledger::somebody_is_next() const { return range_is_locked(open().get(), kNextAt, kMostTickets); }
 
 std::vector<VmResources> Ledger::admitted() const {
   const FileDescriptor fd = open();

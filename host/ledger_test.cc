@@ -183,6 +183,29 @@ TEST_F(LedgerTest, WhoHasAVmDoesNotWaitBehindThoseWhoWaitForIt) {
   big.join();
 }
 
+TEST_F(LedgerTest, NobodyOvertakesWhoHasAVmAndWaitsForAnother) {
+  auto first = ledger_.admit({{"first of two", 700, 1}}, soon());
+  auto held = ledger_.admit({{"hog", 200, 1}}, soon());
+  std::thread small([&] { EXPECT_THROW((void)other().admit({{"small", 300, 1}}, Deadline::after(1s)), Timeout); });
+  EXPECT_TRUE(wait_until([&] { return ledger_.somebody_waits(); }, soon()));
+  EXPECT_FALSE(ledger_.somebody_is_next());
+  std::thread second([&] { EXPECT_EQ(other().admit({{"second of two", 400, 1}}, soon(), Turn::Next).size(), 1U); });
+  EXPECT_TRUE(wait_until([&] { return ledger_.somebody_is_next(); }, soon()));
+  held.clear();  // there is room for the small one, which came before
+  small.join();
+  first.clear();
+  second.join();
+  EXPECT_FALSE(ledger_.somebody_is_next());
+}
+
+TEST_F(LedgerTest, WhoNeedsNothingAnyMoreLeavesTheQueue) {
+  const auto held = ledger_.admit({{"hog", 600, 1}}, soon());
+  int looks = 0;
+  EXPECT_TRUE(other().admit({{"big", 800, 1}}, soon(), Turn::Queued, [&] { return ++looks == 3; }).empty());
+  EXPECT_EQ(looks, 3);
+  EXPECT_FALSE(ledger_.somebody_waits());
+}
+
 TEST_F(LedgerTest, WhoGaveUpWaitingHoldsUpNobody) {
   const auto held = ledger_.admit({{"hog", 600, 1}}, soon());
   EXPECT_THROW((void)other().admit({{"big", 800, 1}}, Deadline::after(20ms)), Timeout);

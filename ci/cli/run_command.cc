@@ -110,8 +110,8 @@ class Runner {
       else if (next_ < plan_.units.size()) start_next(false);
       else break;
     }
-    while (running_.size() - begun() < options_.ahead && next_ < plan_.units.size() && has_gate(plan_.units[next_]) &&
-           !Ledger().somebody_waits()) {
+    while (running_.size() - begun() < options_.ahead && !made_way_ && next_ < plan_.units.size() &&
+           has_gate(plan_.units[next_]) && !Ledger().somebody_waits()) {
       start_next(true);
     }
   }
@@ -141,12 +141,18 @@ class Runner {
 
   /// A test that waits for its turn must not hold what one that runs waits for: the last one started begins anew later.
   void give_way() {
-    if (running_.empty() || !running_.back().ahead() || !running_.back().at_gate()) return;
-    const bool others_prepare =
-        std::any_of(running_.begin(), running_.end(), [](const TestProcess& p) { return p.ahead() && !p.at_gate(); });
-    if (others_prepare || !Ledger().somebody_waits()) return;
+    if (running_.empty() || !running_.back().ahead()) return;
+    const bool is_for_who_has_a_vm = Ledger().somebody_is_next();
+    if (!is_for_who_has_a_vm) {
+      // Whoever waits may be one that prepares.
+      const bool some_prepare =
+          std::any_of(running_.begin(), running_.end(), [](const TestProcess& p) { return p.ahead() && !p.at_gate(); });
+      if (some_prepare || !Ledger().somebody_waits()) return;
+    }
     running_.pop_back();
     --next_;
+    // It may have been the one that waited, for a second VM of its own: it would be started and ended over and over.
+    if (is_for_who_has_a_vm) made_way_ = true;
   }
 
   void wait() {
@@ -175,6 +181,7 @@ class Runner {
       records_.push_back({process->options().program, process->finish()});
       printer_.show(records_.back());
       process = running_.erase(process);
+      made_way_ = false;
     }
   }
 
@@ -189,6 +196,8 @@ class Runner {
   /// In the order of their units, so those that wait for their turn come last.
   std::list<TestProcess> running_;
   std::set<std::string> gated_;
+  /// Whether one ended for somebody's further VM: none is started ahead until a test has ended and there is room again.
+  bool made_way_ = false;
   std::vector<RunRecord> records_;
 };
 

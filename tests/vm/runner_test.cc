@@ -1,10 +1,7 @@
 // The runner and VMs that are made ahead of their tests' turns.
 
 #include <gtest/gtest.h>
-#include <sched.h>
 #include <signal.h>
-#include <sys/mount.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <filesystem>
@@ -14,8 +11,10 @@
 #include <vector>
 
 #include "image.h"
+#include "own_ledger.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
+#include "vmtest/host/ledger.h"
 #include "vmtest/host/process.h"
 #include "vmtest/vm_test.h"
 #include "wait.h"
@@ -36,14 +35,15 @@ class RunnerTest : public ::testing::Test {
     fs::create_directory_symlink(data_dir() / "images", home_ / "data" / "images");
   }
 
-  /// Starts the runner on the samples that tell what they are at, one at a time and one ahead.
-  ChildProcess start(std::map<std::string, std::string> environment = {}) {
+  /// Starts the runner on the samples that tell what they are at, one at a time and by default the first three and one ahead.
+  ChildProcess start(std::map<std::string, std::string> environment = {}, const std::string& filter = "InTurn.*-*.D",
+                     const std::string& ahead = "1") {
     environment.insert({{"VMTEST_HOME", home_.string()},
                         {"VMTEST_FORK", "require"},
                         {"SAMPLE_NOTES", notes_file_.string()},
                         {"SAMPLE_GO", go_file_.string()}});
     ProcessOptions options;
-    options.argv = {VMTEST_CLI, "run", "--filter", "InTurn.*", VMTEST_SAMPLE};
+    options.argv = {VMTEST_CLI, "run", "--ahead", ahead, "--filter", filter, VMTEST_SAMPLE};
     options.environment = environment;
     return ChildProcess::start(options);
   }
@@ -100,9 +100,7 @@ TEST_F(RunnerTest, KilledRunnerLeavesNothing) {
 
 TEST_F(RunnerTest, VmThatWaitsForItsTurnMakesWay) {
   // Limits of this test's own need a ledger that no test beside it takes anything from.
-  if (::unshare(CLONE_NEWNS) != 0) GTEST_SKIP() << "a mount namespace needs root";
-  ASSERT_EQ(::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
-  ASSERT_EQ(::mount("tmpfs", ledger_dir().c_str(), "tmpfs", 0, "mode=700"), 0);
+  if (!testing::take_own_ledger()) GTEST_SKIP() << "a ledger of its own needs root";
   ChildProcess runner = start({{"VMTEST_MAX_VCPUS", "2"}, {"SAMPLE_SECOND_VM", "1"}});
   wait_for_one_ahead();
   write_file(go_file_, "");
@@ -114,6 +112,20 @@ TEST_F(RunnerTest, VmThatWaitsForItsTurnMakesWay) {
   const std::size_t first = said.find("C ready");
   EXPECT_LT(first, said.find("BWaits had")) << said;
   EXPECT_NE(said.find("C ready", first + 1), std::string::npos) << said;
+  EXPECT_EQ(vms(), 0U);
+}
+
+TEST_F(RunnerTest, AllThatAreAheadMakeWayForASecondVm) {
+  if (!testing::take_own_ledger()) GTEST_SKIP() << "a ledger of its own needs root";
+  ChildProcess runner = start({{"VMTEST_MAX_VCPUS", "2"}, {"SAMPLE_SECOND_VM", "1"}}, "InTurn.*", "2");
+  wait_for_one_ahead();
+  // The fourth one's VM is in the queue, and does not come to the gate before the third one's goes.
+  ASSERT_TRUE(testing::wait_until([] { return Ledger().somebody_waits(); }, Deadline::after(30s)));
+  write_file(go_file_, "");
+  const auto ended = runner.wait(Deadline::after(120s));
+  ASSERT_TRUE(ended);
+  EXPECT_TRUE(ended->ok()) << to_string(*ended) << "\n" << notes();
+  EXPECT_LT(notes().find("BWaits had"), notes().find("D ready")) << notes();
   EXPECT_EQ(vms(), 0U);
 }
 

@@ -113,5 +113,7 @@ TEST_F(InTurn, C) {
   vm().run("true");
 }
 
+TEST_F(InTurn, D) { vm().run("true"); }
+
 }  // namespace
 }  // namespace vmtest

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -62,12 +63,17 @@ class Ledger {
 
   /// Takes resources for several VMs together; waits for its turn until they fit: into the limits, and, while other VMs run,
   /// into what the host has to spare, less what those admitted just now have yet to take. Throws Unsupported when they never
-  /// will, Timeout when the deadline passes (saying who holds what). One lease per VM.
-  [[nodiscard]] std::vector<Lease> admit(const std::vector<VmResources>& vms, const Deadline& deadline, Turn turn = Turn::Queued);
+  /// will, Timeout when the deadline passes (saying who holds what). One lease per VM; none when `is_needless`, which is asked
+  /// while it waits, says that they are not wanted any more.
+  [[nodiscard]] std::vector<Lease> admit(const std::vector<VmResources>& vms, const Deadline& deadline, Turn turn = Turn::Queued,
+                                         const std::function<bool()>& is_needless = {});
   /// Takes a TCP port of the loopback, if nobody has it: neither the ledger nor a listening socket.
   [[nodiscard]] std::optional<Lease> try_port(std::uint16_t port);
   /// Whether somebody waits for admission at present.
   [[nodiscard]] bool somebody_waits() const;
+  /// Whether one of them is to go before all others (Turn::Next) and there is no room for it: it has a VM, and its owner cannot
+  /// go on.
+  [[nodiscard]] bool somebody_is_next() const;
   /// Living leases.
   [[nodiscard]] std::vector<VmResources> admitted() const;
   /// Ports held at present.
