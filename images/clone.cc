@@ -63,12 +63,8 @@ DiskFormat clone_disk(const CloneRequest& request, const Deadline& deadline) {
       make_overlay(request, deadline);
       return DiskFormat::Qcow2;
     }
-    if (request.method == CloneMethod::RawCopy) {
-      make_raw_copy(request, deadline);
-      return DiskFormat::Raw;
-    }
-    reflink(request.source, request.target);
-    return request.source_format;
+    make_raw_copy(request, deadline);
+    return DiskFormat::Raw;
   } catch (...) {
     std::error_code ignored;
     fs::remove(request.target, ignored);

@@ -4,9 +4,12 @@
 
 #include <array>
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tap_check.h"
@@ -226,14 +229,31 @@ Finding check_tap() {
 Finding check_shared_folders() { return good(try_virtiofsd()); }
 Finding check_tpm() { return good(try_swtpm()); }
 
+/// Why a file cannot be the flash of a UEFI guest; empty when it can. It begins with a firmware volume, whose header has the
+/// volume's length at byte 32 and a signature at 40 (UEFI Platform Initialization Specification, EFI_FIRMWARE_VOLUME_HEADER).
+std::string why_no_firmware(const fs::path& file) {
+  constexpr std::size_t kLengthAt = 32;
+  constexpr std::size_t kSignatureAt = 40;
+  constexpr std::string_view kSignature = "_FVH";
+  std::array<char, kSignatureAt + kSignature.size()> header{};
+  // Read, not looked at: a link of a removed package is there too.
+  std::ifstream stream(file, std::ios::binary);
+  if (!stream.read(header.data(), header.size())) return "cannot be read";
+  if (std::string_view(header.data(), header.size()).substr(kSignatureAt) != kSignature) return "is no UEFI firmware";
+  std::uintmax_t length = 0;
+  for (std::size_t i = 0; i < sizeof(std::uint64_t); ++i)
+    length |= std::uintmax_t{static_cast<unsigned char>(header.at(kLengthAt + i))} << (8 * i);
+  return length > fs::file_size(file) ? "is cut short" : "";
+}
+
 Finding check_firmware() {
   const bool x86 = host_architecture() == Architecture::X86_64;
   const fs::path folder = x86 ? "/usr/share/OVMF" : "/usr/share/AAVMF";
   for (const char* name : {x86 ? "OVMF_CODE_4M.fd" : "AAVMF_CODE.fd", x86 ? "OVMF_VARS_4M.fd" : "AAVMF_VARS.fd"}) {
-    // Read, not looked at: a link of a removed package is there too.
-    if (!read_file_tail(folder / name, 16).empty()) continue;
-    return limited((folder / name).string() + " cannot be read: tests that boot by UEFI are skipped",
-                   std::string("apt-get install ") + (x86 ? "ovmf" : "qemu-efi-aarch64"));
+    const std::string why = why_no_firmware(folder / name);
+    if (why.empty()) continue;
+    return limited((folder / name).string() + " " + why + ": tests that boot by UEFI are skipped, or fail",
+                   std::string("apt-get install --reinstall ") + (x86 ? "ovmf" : "qemu-efi-aarch64"));
   }
   return good("code and variables in " + folder.string());
 }

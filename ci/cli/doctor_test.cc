@@ -128,17 +128,40 @@ TEST_F(DoctorTest, FolderTooLongForSocketsIsSeen) {
   EXPECT_EQ(code_, 1);
 }
 
-TEST_F(DoctorTest, FirmwareWithoutVariablesIsNotEnough) {
-  const fs::path firmware = "/usr/share/OVMF";
-  if (!fs::exists(firmware / "OVMF_CODE_4M.fd")) GTEST_SKIP() << "needs the package ovmf";
-  if (::unshare(CLONE_NEWNS) != 0) GTEST_SKIP() << "a mount namespace needs root";
-  ASSERT_EQ(::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
-  ASSERT_EQ(::mount("tmpfs", firmware.c_str(), "tmpfs", 0, nullptr), 0);
-  write_file(firmware / "OVMF_CODE_4M.fd", "code");
-  const json found = finding("UEFI firmware");
+/// In the place of the installed firmware's folder there is one that the test fills.
+class DoctorFirmwareTest : public DoctorTest {
+ protected:
+  void SetUp() override {
+    DoctorTest::SetUp();
+    if (!fs::exists(firmware_ / "OVMF_CODE_4M.fd")) GTEST_SKIP() << "needs the package ovmf";
+    code_text_ = read_file(firmware_ / "OVMF_CODE_4M.fd");
+    if (::unshare(CLONE_NEWNS) != 0) GTEST_SKIP() << "a mount namespace needs root";
+    ASSERT_EQ(::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+    ASSERT_EQ(::mount("tmpfs", firmware_.c_str(), "tmpfs", 0, nullptr), 0);
+  }
+  /// What it says of the firmware with that file of its code.
+  json finding_with(const std::string& code) {
+    write_file(firmware_ / "OVMF_CODE_4M.fd", code);
+    return finding("UEFI firmware");
+  }
+
+  fs::path firmware_ = "/usr/share/OVMF";
+  std::string code_text_;
+};
+
+TEST_F(DoctorFirmwareTest, WithoutVariablesIsNotEnough) {
+  const json found = finding_with(code_text_);
   EXPECT_EQ(found["result"], "limited");
-  EXPECT_TRUE(contains(found["detail"], "OVMF_VARS_4M.fd")) << found;
-  EXPECT_EQ(found["mend"], "apt-get install ovmf");
+  EXPECT_TRUE(contains(found["detail"], "OVMF_VARS_4M.fd cannot be read")) << found;
+  EXPECT_EQ(found["mend"], "apt-get install --reinstall ovmf");
+}
+
+TEST_F(DoctorFirmwareTest, FileThatIsNoneOrCutShortIsSeen) {
+  json found = finding_with(std::string(code_text_.size(), 'x'));
+  EXPECT_EQ(found["result"], "limited");
+  EXPECT_TRUE(contains(found["detail"], "OVMF_CODE_4M.fd is no UEFI firmware")) << found;
+  found = finding_with(code_text_.substr(0, 4096));
+  EXPECT_TRUE(contains(found["detail"], "OVMF_CODE_4M.fd is cut short")) << found;
 }
 
 }  // namespace

@@ -27,9 +27,10 @@ using nlohmann::json;
 
 /// Folders that no living VM uses.
 std::vector<fs::path> find_leftovers() {
-  const RuntimeFolders runtime = look_at_runtime_folders();
+  const std::vector<VmEntry> vms = list_vms();
+  const RuntimeFolders runtime = look_at_runtime_folders(vms);
   std::vector<fs::path> leftovers = runtime.dead;
-  for (const VmEntry& entry : list_vms()) {
+  for (const VmEntry& entry : vms) {
     const bool named =
         std::any_of(runtime.alive.begin(), runtime.alive.end(), [&](const auto& vm) { return vm.name == entry.name(); });
     if (entry.alive || named) continue;
@@ -119,10 +120,11 @@ void add_gc(CLI::App& app, Action& action) {
   app.add_flag("-n,--dry-run", options->dry_run, "Only tell what would be removed");
   app.add_flag("--json", options->as_json, "Print it as JSON");
   app.footer(
-      "Living VMs are told from dead ones by asking their supervisor and by its process' start time, never by pid alone; the\n"
-      "temporary folders of living runs are locked. Nothing needs this but a power cut, a killed supervisor or a killed\n"
-      "vmtest run: VMs clean up after themselves, and the next run takes such a folder away, too. Templates that are too old\n"
-      "or too much go as well, as after each new one (see vmtest template gc).\n"
+      "Living VMs are told from dead ones by asking their supervisor and by its process' start time, never by pid alone; where\n"
+      "a supervisor gives no answer, nothing that may be its VM's is touched. The temporary folders of living runs are locked.\n"
+      "Nothing needs this but a power cut, a killed supervisor or a killed vmtest run: VMs clean up after themselves, and the\n"
+      "next run takes such a folder away, too. Templates that are too old or too much go as well, as after each new one (see\n"
+      "vmtest template gc).\n"
       "Exit codes: 0 nothing is left, 2 a wrong command line, 3 something could not be removed (the rest is).");
   app.final_callback([options, &action] { action = [options] { return collect(*options); }; });
 }

@@ -56,9 +56,8 @@ void add_ps(CLI::App& app, Action& action) {
   const auto as_json = std::make_shared<bool>(false);
   app.add_flag("--json", *as_json, "Print them as JSON");
   app.footer(
-      "States: running, stopped (no hypervisor), kept (lives without an owner), starting, busy (its supervisor does not "
-      "answer),\n"
-      "dead (left by a crash; `vmtest gc` removes it).\n"
+      "States: running, stopped (no hypervisor), kept (lives without an owner), \"kept, stopped\" (both), starting, busy (its\n"
+      "supervisor gives no answer that this vmtest understands), dead (left by a crash; `vmtest gc` removes it).\n"
       "Exit codes: 0 they are listed (there may be none), 2 a wrong command line, 3 nothing says where VMs are\n"
       "kept (see VMTEST_HOME).");
   app.final_callback([as_json, &action] { action = [as_json] { return list(*as_json); }; });

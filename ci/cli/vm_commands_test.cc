@@ -5,18 +5,23 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
+#include <system_error>
+#include <thread>
 #include <vector>
 
 #include "cli_test.h"
 #include "vmtest/host/file_descriptor.h"
 #include "vmtest/host/socket.h"
+#include "vmtest/host/text.h"
 #include "vmtest/supervisor.h"
 #include "vmtest/template_store.h"
 #include "vmtest/vm_handle.h"
@@ -55,6 +60,16 @@ class VmCommandTest : public CliTest {
   fs::path runtime_dir_ = folder_.path() / "run";
   std::shared_ptr<SupervisorConnection> supervisor_;
 };
+
+/// The folder for the sockets of VMs that have their home there.
+fs::path sockets_of(const fs::path& home) {
+  const fs::path folder = ledger_dir() / sha256(home.lexically_normal().string()).substr(0, 8);
+  ensure_private_dir(folder);
+  return folder;
+}
+
+/// Makes a folder one that is not of this moment.
+void age(const fs::path& folder) { fs::last_write_time(folder, fs::file_time_type::clock::now() - 1h); }
 
 using PsTest = VmCommandTest;
 
@@ -106,6 +121,30 @@ TEST_F(StopTest, SupervisorThatDoesNotAnswerIsNamed) {
   fs::rename(runtime_dir_ / "elsewhere", socket);
   EXPECT_EQ(result.status.code, 3);
   EXPECT_TRUE(contains(result.err, "end its process " + std::to_string(supervisor_->pid()))) << result.err;
+}
+
+class StoppedSupervisorTest : public VmCommandTest {
+ protected:
+  void SetUp() override {
+    runtime_dir_ = sockets_of(home_) / "vm";
+    start();
+    age(runtime_dir_);
+    age(work_dir_);
+    ::kill(supervisor_->pid(), SIGSTOP);
+    const Deadline deadline = Deadline::after(20s);
+    while (!contains(read_file("/proc/" + std::to_string(supervisor_->pid()) + "/stat"), ") T ") && !deadline.expired())
+      std::this_thread::yield();
+  }
+  void TearDown() override {
+    ::kill(supervisor_->pid(), SIGCONT);
+    VmCommandTest::TearDown();
+    fs::remove_all(sockets_of(home_));
+  }
+};
+
+TEST_F(StoppedSupervisorTest, GcLeavesTheSocketsOfItsVm) {
+  EXPECT_EQ(json::parse(vmtest({"gc", "--json"}).out)["removed"], json::array());
+  EXPECT_TRUE(fs::exists(runtime_dir_ / "supervisor.sock"));
 }
 
 class ConsoleTest : public VmCommandTest {
@@ -210,6 +249,55 @@ TEST_F(CliGcTest, LeavesAVmWhoseSupervisorLives) {
   const auto vm = make_vm("living", *process_start_time(::getpid()));
   EXPECT_EQ(vmtest({"gc"}).status.code, 0);
   EXPECT_TRUE(fs::exists(vm));
+}
+
+/// A supervisor that speaks another protocol.
+class OtherSupervisor {
+ public:
+  explicit OtherSupervisor(const fs::path& socket) : listener_(listen_unix(socket)) {
+    thread_ = std::thread([this] {
+      while (const auto client = accept_connection(listener_.get())) answer(client->get());
+    });
+  }
+  ~OtherSupervisor() {
+    ::shutdown(listener_.get(), SHUT_RDWR);
+    thread_.join();
+  }
+  OtherSupervisor(const OtherSupervisor&) = delete;
+  OtherSupervisor& operator=(const OtherSupervisor&) = delete;
+
+ private:
+  static void answer(int client) {
+    try {
+      send_message(client, "{\"ok\":true,\"protocol\":99,\"version\":\"99.1\"}\n");
+    } catch (const std::system_error&) {  // it only looked whether somebody listens
+    }
+  }
+
+  FileDescriptor listener_;
+  std::thread thread_;
+};
+
+TEST_F(CliGcTest, LeavesAVmOfAnotherVersionAndRemovesWhatIsNobodys) {
+  const fs::path vm = make_vm("newer", 1);
+  write_file(vm / "handle.json", R"({"format": 999})");
+  const fs::path sockets = sockets_of(home_);
+  fs::create_directory(sockets / "newer");
+  fs::create_directory(sockets / "dead");
+  { const FileDescriptor dead = listen_unix(sockets / "dead" / "supervisor.sock"); }
+  {
+    const OtherSupervisor supervisor(sockets / "newer" / "supervisor.sock");
+    for (const fs::path& folder : {vm, sockets / "newer", sockets / "dead"}) age(folder);
+    EXPECT_EQ(json::parse(vmtest({"ps", "--json"}).out)[0]["state"], "busy");
+    EXPECT_TRUE(contains(vmtest({"stop", "newer"}).err, "the handle is of format 999"));
+    EXPECT_EQ(json::parse(vmtest({"gc", "--json"}).out)["removed"], json::array({(sockets / "dead").string()}));
+    EXPECT_TRUE(fs::exists(vm));
+    EXPECT_TRUE(fs::exists(sockets / "newer"));
+  }
+  // Its supervisor is gone.
+  const json removed = json::parse(vmtest({"gc", "--json"}).out)["removed"];
+  EXPECT_EQ(removed.get<std::set<std::string>>(), (std::set<std::string>{vm.string(), (sockets / "newer").string()}));
+  fs::remove_all(sockets);
 }
 
 TEST_F(CliGcTest, JsonTellsWhatWasRemoved) {

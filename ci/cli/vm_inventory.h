@@ -18,8 +18,10 @@ struct VmEntry {
   std::optional<VmHandle> handle;
   /// What its supervisor says; empty when none answers.
   std::optional<SupervisorStatus> status;
-  /// Its supervisor is there, though it may not answer.
+  /// Its supervisor is there, or may be, though it may not answer.
   bool alive = false;
+  /// Its folder was made a moment ago.
+  bool young = false;
 
   /// The VM's name, which is its folder's.
   [[nodiscard]] std::string name() const { return folder.filename().string(); }
@@ -31,11 +33,16 @@ struct VmEntry {
 [[nodiscard]] std::vector<VmEntry> list_vms();
 /// The living VM of that name. Throws Error, with the names there are, when there is none.
 [[nodiscard]] VmEntry find_vm(const std::string& name);
-/// Names of the living VMs, of which some may have no handle yet, and the runtime folders without anybody behind them.
+/// What is behind the runtime folders.
 struct RuntimeFolders {
+  /// What supervisors say that answer. Their VMs may have no handle yet.
   std::vector<SupervisorStatus> alive;
+  /// Folders at whose socket somebody listens who gives no answer that we understand.
+  std::vector<std::filesystem::path> silent;
+  /// Folders with a socket at which nobody listens.
   std::vector<std::filesystem::path> dead;
 };
-[[nodiscard]] RuntimeFolders look_at_runtime_folders();
+/// Looks at all but those of living VMs in `besides`.
+[[nodiscard]] RuntimeFolders look_at_runtime_folders(const std::vector<VmEntry>& besides = {});
 
 }  // namespace vmtest::cli

@@ -16,8 +16,6 @@ namespace {
 
 using nlohmann::json;
 
-/// A supervisor answers in microseconds, but it is a process on a loaded host that may have to be paged in.
-constexpr std::chrono::seconds kAnswerTime{20};
 /// Longest tear-down: killing waits for the kernel, removing folders for the disk.
 constexpr std::chrono::seconds kEndTime{15};
 
@@ -101,9 +99,11 @@ std::shared_ptr<SupervisorConnection> SupervisorConnection::start(const Supervis
   return connection;
 }
 
-std::shared_ptr<SupervisorConnection> SupervisorConnection::connect(const std::filesystem::path& socket) {
+std::shared_ptr<SupervisorConnection> SupervisorConnection::connect(const std::filesystem::path& socket,
+                                                                    std::chrono::milliseconds answer_time) {
   return with_context("no VM answers at " + socket.string(), [&] {
     std::shared_ptr<SupervisorConnection> connection(new SupervisorConnection(connect_unix(socket)));
+    connection->answer_time_ = answer_time;
     const json hello = json::parse(connection->request(json{{"op", "status"}}.dump()));
     require_protocol(hello, "its supervisor");
     connection->greet(hello.dump());
@@ -153,7 +153,7 @@ std::string SupervisorConnection::request(const std::string& message, int fd) {
     if (error.code() == std::errc::broken_pipe || error.code() == std::errc::connection_reset) throw gone();
     throw;
   }
-  const Deadline deadline = Deadline::after(kAnswerTime);
+  const Deadline deadline = Deadline::after(answer_time_);
   while (incoming_->replies.empty()) {
     if (!read_messages(deadline) && incoming_->replies.empty()) throw gone();
     if (incoming_->replies.empty() && deadline.expired()) {

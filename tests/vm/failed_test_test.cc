@@ -219,11 +219,13 @@ TEST_F(FailedTestTest, HangingTestOnASharedVmIsEndedWithEvidence) {
   EXPECT_TRUE(testing::wait_until([&] { return !has_vms(); }, Deadline::after(2s)));
 }
 
-TEST_F(FailedTestTest, HangingTestIsEndedWithEvidence) {
-  const ToolResult result = run("NeverEnds", {{"VMTEST_TEST_TIMEOUT", "25"}});
+TEST_F(FailedTestTest, HangingTestOfNoFixtureIsEndedWithEvidence) {
+  const ToolResult result = run("NeverEnds", {{"VMTEST_TEST_TIMEOUT", "25"}}, "Plain");
   EXPECT_EQ(result.status.code, 124) << result.out << result.err;
-  EXPECT_TRUE(contains(result.out, "took longer than 25.0 s")) << result.out;
-  EXPECT_EQ(evidence("console.log").size(), 1U) << result.out;
+  EXPECT_TRUE(contains(result.out, "Plain.NeverEnds took longer than 25.0 s")) << result.out;
+  const auto consoles = evidence("console.log");
+  ASSERT_EQ(consoles.size(), 2U) << result.out;
+  for (const auto& console : consoles) EXPECT_TRUE(contains(result.out, console.parent_path().string())) << result.out;
   // The supervisor cleans up after a process that ended without a goodbye.
   EXPECT_TRUE(testing::wait_until([&] { return !has_vms(); }, Deadline::after(2s)));
 }

@@ -29,7 +29,11 @@ TEST_F(Sample, Fails) {
 
 TEST_F(Sample, Passes) { vm().run("true"); }
 
-TEST_F(Sample, NeverEnds) { std::promise<void>().get_future().wait(); }
+TEST(Plain, NeverEnds) {
+  const Vm first = Vm::boot({.name = "first-" + std::to_string(::getpid())});
+  const Vm second = Vm::boot({.name = "second-" + std::to_string(::getpid())});
+  std::promise<void>().get_future().wait();
+}
 
 /// Cannot be set up.
 class Unready : public VmTest {

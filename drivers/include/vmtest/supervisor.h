@@ -92,8 +92,12 @@ class SupervisorConnection {
  public:
   /// Starts a supervisor and owns it. Returns when both folders exist. Throws Error; nothing is left then.
   [[nodiscard]] static std::shared_ptr<SupervisorConnection> start(const SupervisorOptions& options);
-  /// Connects to a running supervisor without owning it: to look, signal or end it. Throws Error when nobody listens.
-  [[nodiscard]] static std::shared_ptr<SupervisorConnection> connect(const std::filesystem::path& socket);
+  /// A supervisor answers in microseconds, but it is a process on a loaded host that may have to be paged in.
+  static constexpr std::chrono::seconds kAnswerTime{20};
+  /// Connects to a running supervisor without owning it: to look, signal or end it. Each of its answers may take `answer_time`.
+  /// Throws Error when nobody listens or it is of another protocol, Timeout when it does not answer.
+  [[nodiscard]] static std::shared_ptr<SupervisorConnection> connect(const std::filesystem::path& socket,
+                                                                     std::chrono::milliseconds answer_time = kAnswerTime);
 
   ~SupervisorConnection();
   SupervisorConnection(const SupervisorConnection&) = delete;
@@ -137,6 +141,7 @@ class SupervisorConnection {
   FileDescriptor socket_;
   pid_t pid_ = -1;
   unsigned long long start_time_ = 0;
+  std::chrono::milliseconds answer_time_ = kAnswerTime;
   std::unique_ptr<Incoming> incoming_;
 };
 

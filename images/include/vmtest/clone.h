@@ -13,10 +13,8 @@ namespace vmtest {
 enum class CloneMethod {
   /// A qcow2 file whose backing file is the original.
   Overlay,
-  /// The file system shares the blocks (XFS, btrfs; APFS on macOS). Keeps the format. Unsupported elsewhere.
-  Reflink,
   /// A raw copy, sparse where the original is: for hypervisors that take nothing else. Takes the space of the original's data,
-  /// unless that is raw too and the file system shares its blocks.
+  /// unless that is raw too and the file system shares its blocks (reflinks of XFS and btrfs).
   RawCopy,
 };
 
@@ -25,11 +23,11 @@ struct CloneRequest {
   DiskFormat source_format = DiskFormat::Qcow2;
   std::filesystem::path target = {};
   CloneMethod method = CloneMethod::Overlay;
-  /// Overlay, RawCopy: size of the new disk as the guest sees it, in MiB; the source's when empty. Never smaller than that.
+  /// Size of the new disk as the guest sees it, in MiB; the source's when empty. Never smaller than that.
   std::optional<std::uint64_t> size_mib = {};
 };
 
-/// Makes the clone and returns its format. Throws Error (no room, source missing), Unsupported (no reflinks here) or
+/// Makes the clone and returns its format. Throws Error (no room, source missing), Unsupported (qemu-img is not installed) or
 /// Timeout; the target is not there then. An existing target is never overwritten.
 DiskFormat clone_disk(const CloneRequest& request, const Deadline& deadline);
 
