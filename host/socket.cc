@@ -4,10 +4,12 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 
 #include "vmtest/error.h"
@@ -43,6 +45,8 @@ FileDescriptor bind_loopback(std::uint16_t port) {
 }
 
 constexpr std::size_t kMostPassedDescriptors = 16;
+/// Listeners of ours take connections within milliseconds.
+constexpr std::chrono::seconds kAcceptTime{5};
 
 }  // namespace
 
@@ -63,9 +67,17 @@ FileDescriptor connect_unix(const std::filesystem::path& path) {
   const sockaddr_un address = unix_address(path);
   FileDescriptor fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd) throw_errno("cannot make a Unix socket");
+  // Connecting waits while as many connections as the listener has room for wait to be accepted.
+  constexpr timeval kLimit{kAcceptTime.count(), 0};
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &kLimit, sizeof kLimit);
   if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    if (errno == EAGAIN)
+      throw Timeout("cannot connect to " + path.string() + ": who listens there has taken no connection for " +
+                    std::to_string(kAcceptTime.count()) + " s; it may be stopped");
     throw_errno("cannot connect to " + path.string());
   }
+  constexpr timeval kNoLimit{0, 0};
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &kNoLimit, sizeof kNoLimit);
   return fd;
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <vector>
 
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
@@ -58,6 +59,19 @@ TEST_F(SocketTest, AcceptIsEmptyWhenNobodyWaits) {
   const FileDescriptor listener = listen_unix(path_);
   set_nonblocking(listener.get());
   EXPECT_FALSE(accept_connection(listener.get()));
+}
+
+TEST_F(SocketTest, ListenerThatTakesNoConnectionsIsATimeout) {
+  const FileDescriptor listener = listen_unix(path_);
+  std::vector<FileDescriptor> waiting;
+  try {
+    while (waiting.size() < 5000) waiting.push_back(connect_unix(path_));
+    FAIL() << "all were connected";
+  } catch (const Timeout& error) {
+    EXPECT_NE(std::string(error.what()).find(path_.string()), std::string::npos) << error.what();
+  }
+  ASSERT_TRUE(accept_connection(listener.get()));
+  EXPECT_TRUE(connect_unix(path_)) << "there is room for one again";
 }
 
 TEST_F(SocketTest, ConnectingToNobodyNamesThePath) {

@@ -80,7 +80,7 @@ bool ConsoleRelay::connect() {
     try {
       port.connection = connect_unix(port.path);
       set_nonblocking(port.connection.get());
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {
       missing = true;
     }
   }

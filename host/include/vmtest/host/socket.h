@@ -19,7 +19,7 @@ namespace vmtest {
 [[nodiscard]] std::size_t max_socket_path();
 /// Listens on a Unix stream socket made at `path` (0600). Throws Error when the path is too long, std::system_error else.
 [[nodiscard]] FileDescriptor listen_unix(const std::filesystem::path& path);
-/// Connects to a Unix stream socket. Throws std::system_error.
+/// Connects to a Unix stream socket. Throws std::system_error; Timeout after five seconds where a listener takes no connections.
 [[nodiscard]] FileDescriptor connect_unix(const std::filesystem::path& path);
 /// Accepts a connection; empty when none is waiting.
 [[nodiscard]] std::optional<FileDescriptor> accept_connection(int listener);
