@@ -28,6 +28,8 @@ constexpr std::chrono::seconds kExitReportTime{5};
 constexpr std::chrono::seconds kEndTime{20};
 /// How soon a waiter finds that a VM continues in another process.
 constexpr std::chrono::milliseconds kContinuePoll{5};
+/// From the end of a process' connections to its own.
+constexpr std::chrono::milliseconds kEndNoticeTime{500};
 
 }  // namespace
 
@@ -183,8 +185,10 @@ void SupervisedVm::move_to_second_process(SupervisedProcess second, const std::f
     move([&](const std::function<bool()>& is_up) {
       await(is_up, [&] { return wait_readable(process->get(), Deadline::after(kLaunchPoll)); });
     });
-  } catch (const std::exception&) {
+  } catch (const std::exception& error) {
     continues_ = false;
+    // One that ends closes its connections a moment before, and its last words are the reason.
+    if (dynamic_cast<const Timeout*>(&error) == nullptr) (void)wait_readable(process->get(), Deadline::after(kEndNoticeTime));
     give_up(second.name, "while the guest was on its way to it");
   }
   try {
