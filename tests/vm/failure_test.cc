@@ -49,6 +49,14 @@ TEST_F(BootFailureTest, GuestOutOfMemoryIsNamed) {
   expect_nothing_left();
 }
 
+TEST_F(BootFailureTest, PanicBeforeTheFirstSessionIsNamed) {
+  // Its server accepts no connection, and a moment after the marker it panics.
+  const std::string text =
+      failure(with_setup({"kill -STOP $(pidof dropbear); (sleep 1; echo c > /proc/sysrq-trigger) > /dev/null 2>&1 &"}));
+  EXPECT_TRUE(contains(text, "Kernel panic - not syncing: sysrq triggered crash")) << text;
+  expect_nothing_left();
+}
+
 TEST_F(BootFailureTest, GuestThatNeverPrintsTheMarkerTimesOut) {
   VmSpec spec = with_setup({"sleep 1000"});
   spec.boot_timeout = 2s;
