@@ -126,6 +126,7 @@ void TestProcess::look_at_gate() {
 }
 
 void TestProcess::begin() {
+  look_at_gate();  // it may have come just now
   options_.ahead = false;
   start_ = Deadline::Clock::now();
   deadline_ = Deadline::after(options_.timeout * options_.unit.tests.size());

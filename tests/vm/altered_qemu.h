@@ -55,6 +55,10 @@ class AlteredQemu final : public Driver, private TemplateFacet {
     return qemu_.wait_exit(vm, timeout);
   }
   TemplateFacet* templates() override { return this; }
+  HotplugFacet* hotplug() override { return qemu_.hotplug(); }
+  MigrationFacet* migration() override { return qemu_.migration(); }
+  ResizeFacet* resizing() override { return qemu_.resizing(); }
+  InspectionFacet* inspection() override { return qemu_.inspection(); }
 
  private:
   bool shares_memory() const override { return true; }

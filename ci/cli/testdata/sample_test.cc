@@ -52,12 +52,12 @@ TEST(Alone, Second) { EXPECT_EQ(shared_state++, 0); }
 class Gated : public ::testing::Test {
  protected:
   void SetUp() override {
-    note("ready");
     const int gate = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     std::strncpy(address.sun_path, std::getenv("VMTEST_GATE"), sizeof address.sun_path - 1);
     ASSERT_EQ(::connect(gate, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+    note("ready");  // its runner knows or has it in its queue
     char word = 0;
     ASSERT_EQ(::read(gate, &word, 1), 1);
     ::close(gate);
