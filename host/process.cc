@@ -53,6 +53,7 @@ struct ChildPlan {
   int report;
   pid_t parent;
   ParentDeath parent_death;
+  bool adopts_orphans;
 };
 
 [[noreturn]] void fail_in_child(const ChildPlan& plan) {
@@ -64,6 +65,7 @@ struct ChildPlan {
 [[noreturn]] void run_in_child(ChildPlan& plan) {
   ::setpgid(0, 0);
   if (plan.parent_death == ParentDeath::Kill) die_with_parent(plan.parent);
+  if (plan.adopts_orphans) adopt_orphans();
   sigset_t none;
   sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -118,7 +120,8 @@ ChildProcess ChildProcess::start(const ProcessOptions& options) {
                  {},
                  report.write_end.get(),
                  ::getpid(),
-                 options.parent_death};
+                 options.parent_death,
+                 options.adopts_orphans};
   const int standard[] = {options.standard_input, options.standard_output, options.standard_error};
   for (int number = 0; number < 3; ++number) {
     plan.descriptors.emplace_back(standard[number] >= 0 ? standard[number] : null.get(), number);

@@ -16,6 +16,8 @@ void die_with_parent(pid_t parent) {
   if (::getppid() != parent) ::_exit(127);  // it died before the request was in place
 }
 
+void adopt_orphans() { ::prctl(PR_SET_CHILD_SUBREAPER, 1); }
+
 FileDescriptor open_pidfd(pid_t pid) {
   FileDescriptor fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   if (!fd) throw_errno("cannot watch process " + std::to_string(pid));

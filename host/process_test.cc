@@ -313,6 +313,23 @@ TEST(ChildProcessTest, KillingAChildThatSomebodyElseReapedDoesNothing) {
   EXPECT_EQ(child.poll(), (ExitStatus{-1, 0}));
 }
 
+TEST(ChildProcessTest, AdoptsOrphansWhenAskedTo) {
+  // Prints the parent of a process whose own has ended, and itself.
+  const std::string script =
+      "orphan=$(sh -c 'sleep 60 > /dev/null & echo $!'); cut -d ' ' -f 4 /proc/$orphan/stat; echo $$; kill $orphan";
+  for (const bool adopts : {true, false}) {
+    const Pipe pipe = make_pipe();
+    ChildProcess child =
+        ChildProcess::start({.argv = {"sh", "-c", script}, .standard_output = pipe.write_end.get(), .adopts_orphans = adopts});
+    const pid_t parent = read_number(pipe);
+    const pid_t shell = read_number(pipe);
+    EXPECT_GT(parent, 0);
+    EXPECT_EQ(parent == shell, adopts);
+    EXPECT_EQ(shell, child.pid());
+    ASSERT_TRUE(child.wait(soon()));
+  }
+}
+
 /// A process in which to start children, so that it can be killed. Tells their pid on a pipe.
 class ParentDeathTest : public ::testing::Test {
  protected:

@@ -70,6 +70,8 @@ std::string BuildContext::run(const std::vector<std::string>& argv, const std::f
         .standard_input = in.get(),
         .standard_output = out.get(),
         .standard_error = err.get(),
+        // fakeroot waits for the end of its daemon.
+        .adopts_orphans = true,
     });
     const Deadline deadline = Deadline::after(time_limit);
     while (!(status = child.poll()) && !deadline.expired()) {

@@ -51,6 +51,9 @@ struct ProcessOptions {
   /// Further descriptors the child gets: (ours, its number). Its numbers are 3 and up. Borrowed for the call.
   std::vector<std::pair<int, int>> pass_descriptors = {};
   ParentDeath parent_death = ParentDeath::Kill;
+  /// Whether what its descendants leave running becomes the child's own, which must reap it (a shell does), instead of process
+  /// 1's. For programs that wait until a daemon of theirs is gone: process 1 of a container often reaps nothing.
+  bool adopts_orphans = false;
 };
 
 /// A child process in a process group of its own. The group ends with it: when the child has ended, what it left in its
