@@ -53,7 +53,8 @@ struct DiskIds {
 
 std::string mebibyte_offset(std::uint64_t mebibytes) { return std::to_string(mebibytes * kMebibyte); }
 
-/// Commands that must see root as the owner of the tree's files.
+/// Commands that must see root as the owner of the tree's files. All that changes the tree is such a command: fakeroot remembers
+/// owners and kinds of files by inode, and takes a new file for the removed one whose inode it got.
 std::vector<std::string> as_owner(const BuildContext& context, std::vector<std::string> argv) {
   if (::geteuid() == 0) {
     return argv;
@@ -68,19 +69,25 @@ std::vector<std::string> as_owner(const BuildContext& context, std::vector<std::
   return wrapped;
 }
 
-void add_file(const fs::path& tree, std::string_view path, std::string_view content, unsigned mode = 0644) {
-  const fs::path target = tree / path;
-  fs::create_directories(target.parent_path());
-  // Not through a link: the tree's links point into the guest's file system, not the host's.
-  fs::remove(target);
-  write_file(target, content, mode);
+/// Makes the folders of `path` below `overlay`. Permissions in an overlay are Debian's, whatever the caller's umask is.
+fs::path place(const fs::path& overlay, const fs::path& path) {
+  fs::path place = overlay;
+  for (const fs::path& name : path) {
+    fs::create_directories(place);
+    fs::permissions(place, fs::perms{0755});
+    place /= name;
+  }
+  return place;
 }
 
-void add_link(const fs::path& tree, std::string_view path, std::string_view points_to) {
-  const fs::path link = tree / path;
-  fs::create_directories(link.parent_path());
-  fs::remove(link);
-  fs::create_symlink(points_to, link);
+void add_file(const fs::path& overlay, std::string_view path, std::string_view content, fs::perms permissions = fs::perms{0644}) {
+  const fs::path file = place(overlay, path);
+  write_file(file, content);
+  fs::permissions(file, permissions);
+}
+
+void add_link(const fs::path& overlay, std::string_view path, std::string_view points_to) {
+  fs::create_symlink(points_to, place(overlay, path));
 }
 
 /// Disk drivers for the initramfs: what QEMU, Cloud Hypervisor and Propolis present, loaded by udev when found. The kernel's
@@ -93,7 +100,7 @@ manual_add_modules virtio_pci virtio_mmio virtio_blk virtio_scsi ahci ata_piix n
 
 void install_packages(const BuildContext& context, const fs::path& tar) {
   const fs::path overlay = context.scratch / "initramfs-tools";
-  add_file(overlay, "hooks/vm-disks", kInitramfsHook, 0755);
+  add_file(overlay, "hooks/vm-disks", kInitramfsHook, fs::perms{0755});
   add_file(overlay, "conf.d/vm-disks", "# Only what the root file system needs; see ../hooks/vm-disks.\nMODULES=list\n");
   context.run({"mmdebstrap", "--variant=minbase", "--format=tar", "--include=" + std::string(kPackages),
                // Man pages, translations and most documentation stay out, also of packages that tests install.
@@ -106,38 +113,46 @@ void install_packages(const BuildContext& context, const fs::path& tar) {
 }
 
 /// What an installer would do after the packages.
-void configure(const fs::path& tree, const DiskIds& ids) {
+void configure(const BuildContext& context, const fs::path& tree, const DiskIds& ids) {
   // Every clone becomes a machine of its own.
+  std::vector<std::string> remove_keys = {"rm", "-f", "--"};
   for (const fs::directory_entry& entry : fs::directory_iterator(tree / "etc/ssh")) {
     if (entry.path().filename().string().starts_with("ssh_host_")) {
-      fs::remove(entry.path());
+      remove_keys.push_back(entry.path().string());
     }
   }
-  add_file(tree, "etc/machine-id", "", 0444);
-  add_file(tree, "etc/hostname", "debian\n");
-  add_file(tree, "etc/hosts",
+  context.run(as_owner(context, remove_keys));
+
+  const fs::path overlay = context.scratch / "configuration";
+  add_file(overlay, "etc/machine-id", "", fs::perms{0444});
+  add_file(overlay, "etc/hostname", "debian\n");
+  add_file(overlay, "etc/hosts",
            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n");
-  add_file(tree, "etc/default/locale", "LANG=C.UTF-8\n");
-  add_file(tree, "etc/fstab", "UUID=" + ids.root_filesystem + " / ext4 defaults,errors=remount-ro 0 1\n");
+  add_file(overlay, "etc/default/locale", "LANG=C.UTF-8\n");
+  add_file(overlay, "etc/fstab", "UUID=" + ids.root_filesystem + " / ext4 defaults,errors=remount-ro 0 1\n");
 
   // cloud-init writes its network configuration for systemd-networkd; these links are what `systemctl enable` makes.
   const std::string units = "/lib/systemd/system/";
   const std::string system = "etc/systemd/system/";
-  add_link(tree, system + "dbus-org.freedesktop.network1.service", units + "systemd-networkd.service");
-  add_link(tree, system + "multi-user.target.wants/systemd-networkd.service", units + "systemd-networkd.service");
-  add_link(tree, system + "sockets.target.wants/systemd-networkd.socket", units + "systemd-networkd.socket");
-  add_link(tree, system + "sysinit.target.wants/systemd-network-generator.service", units + "systemd-network-generator.service");
-  add_link(tree, system + "network-online.target.wants/systemd-networkd-wait-online.service",
+  add_link(overlay, system + "dbus-org.freedesktop.network1.service", units + "systemd-networkd.service");
+  add_link(overlay, system + "multi-user.target.wants/systemd-networkd.service", units + "systemd-networkd.service");
+  add_link(overlay, system + "sockets.target.wants/systemd-networkd.socket", units + "systemd-networkd.socket");
+  add_link(overlay, system + "sysinit.target.wants/systemd-network-generator.service",
+           units + "systemd-network-generator.service");
+  add_link(overlay, system + "network-online.target.wants/systemd-networkd-wait-online.service",
            units + "systemd-networkd-wait-online.service");
 
   // /vmlinuz and /initrd.img are links that Debian's kernel packages keep up to date.
-  add_file(tree, "boot/grub/grub.cfg",
+  add_file(overlay, "boot/grub/grub.cfg",
            "set timeout=0\n"
            "linux /vmlinuz root=PARTUUID=" +
                ids.root_partition +
                " ro console=tty0 console=ttyS0\n"
                "initrd /initrd.img\n"
                "boot\n");
+  // Not through links: the tree's point into the guest's file system, not the host's.
+  context.run(as_owner(context, {"cp", "-R", "--no-dereference", "--preserve=mode", "--remove-destination",
+                                 (overlay / ".").string(), tree.string()}));
 }
 
 /// Makes GRUB's core image for one platform, with all modules in it and a first script that goes on to /boot/grub/grub.cfg.
@@ -282,7 +297,7 @@ void build_debian_12(const BuildContext& context) {
   // The tree's device nodes are for mmdebstrap; a guest's kernel makes its own.
   context.run(as_owner(context, {"tar", "-C", tree.string(), "--exclude=./dev/*", "--numeric-owner", "-p", "-xf", tar.string()}));
   fs::remove(tar);
-  configure(tree, ids);
+  configure(context, tree, ids);
 
   context.step("fetching the boot loader");
   context.run({"mmdebstrap", "--variant=extract", "--format=tar", "--include=" + std::string(kBootLoaderPackages), "bookworm",
