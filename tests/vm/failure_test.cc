@@ -1,13 +1,20 @@
 // Boots that cannot succeed: each must end soon, name its cause, show the console's end, and leave nothing but evidence.
 
+#include <elf.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "boot_failure.h"
 #include "vmtest/host/file_descriptor.h"
@@ -19,6 +26,7 @@ namespace vmtest {
 namespace {
 
 using namespace std::chrono_literals;
+using namespace std::string_view_literals;
 
 bool contains(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
 
@@ -47,6 +55,54 @@ TEST_F(BootFailureTest, GuestOutOfMemoryIsNamed) {
   EXPECT_TRUE(contains(text, "out of memory: ")) << text;
   EXPECT_TRUE(contains(text, "Killed process")) << text;
   expect_nothing_left();
+}
+
+/// A module of the guest's kernel with `code` at the begin of what runs when it is loaded, unsigned: a kernel refuses a module
+/// whose signature is wrong and takes one that has none.
+std::string module_that_runs(std::string module, std::string_view code) {
+  const auto at = [&module](std::uint64_t offset) { return module.data() + offset; };
+  Elf64_Ehdr header{};
+  std::memcpy(&header, at(0), sizeof header);
+  std::vector<Elf64_Shdr> sections(header.e_shnum);
+  std::memcpy(sections.data(), at(header.e_shoff), sections.size() * sizeof(Elf64_Shdr));
+  const auto init = std::find_if(sections.begin(), sections.end(), [&](const Elf64_Shdr& section) {
+    return std::string_view(at(sections[header.e_shstrndx].sh_offset + section.sh_name)) == ".init.text";
+  });
+  if (init == sections.end()) throw std::runtime_error("the module has no .init.text");
+  // The first five bytes are the tracer's call, which the kernel itself rewrites.
+  std::memcpy(at(init->sh_offset + 5), code.data(), code.size());
+  constexpr std::string_view kSigned = "~Module signature appended~\n";
+  if (module.size() > kSigned.size() && std::string_view(module).substr(module.size() - kSigned.size()) == kSigned) {
+    module.resize(module.size() - kSigned.size());
+  }
+  return module;
+}
+
+TEST_F(BootFailureTest, OopsIsNamed) {
+  std::string dummy;
+  {
+    Vm vm = Vm::boot({});
+    const std::string release = vm.run("uname -r").out;
+    const std::string path = "/lib/modules/" + release.substr(0, release.find('\n')) + "/kernel/drivers/net/dummy.ko";
+    vm.pull(path, folder_.path() / "dummy.ko");
+    dummy = read_file(folder_.path() / "dummy.ko");
+  }
+  const struct {
+    std::string_view code;
+    const char* said;
+  } faults[] = {{"\x31\xc0\x8b\x00"sv, "BUG: kernel NULL pointer dereference"},
+                {"\x0f\x0b"sv, "invalid opcode: 0000 [#1]"},
+                {"\x31\xc9\xf7\xf1"sv, "divide error: 0000 [#1]"}};
+  for (const auto& fault : faults) {
+    // It ends the program that loads the module, and no more: the guest would go on.
+    VmSpec spec = with_setup({"insmod /tmp/broken.ko || true; sleep 1000"});
+    spec.boot_timeout = 30s;
+    spec.files.push_back({.path = "/tmp/broken.ko", .content = module_that_runs(dummy, fault.code)});
+    const std::string text = failure(spec);
+    EXPECT_TRUE(contains(text, "kernel oops: ")) << text;
+    EXPECT_TRUE(contains(text, fault.said)) << text;
+    expect_nothing_left();
+  }
 }
 
 TEST_F(BootFailureTest, PanicBeforeTheFirstSessionIsNamed) {
