@@ -122,6 +122,8 @@ void configure(const BuildContext& context, const fs::path& tree, const DiskIds&
     }
   }
   context.run(as_owner(context, remove_keys));
+  // mmdebstrap copied these in with the owner they have here.
+  context.run(as_owner(context, {"chown", "-R", "0:0", "--", (tree / "etc/initramfs-tools").string()}));
 
   const fs::path overlay = context.scratch / "configuration";
   add_file(overlay, "etc/machine-id", "", fs::perms{0444});

@@ -62,6 +62,13 @@ TEST_F(DebianTest, HasNoFailedUnit) {
   EXPECT_EQ(vm().exec(command).out, "running\n") << vm().exec("systemctl --failed --no-legend");
 }
 
+TEST_F(DebianTest, FilesBelongToWhoTheGuestKnows) {
+  // The user who built the image without root is nobody here.
+  GuestCommand command{"find / -xdev '(' -nouser -o -nogroup ')'; stat -c '%a %U %G' / /usr/bin/sudo /etc/shadow"};
+  command.timeout = 120s;
+  EXPECT_EQ(vm().run(command).out, "755 root root\n4755 root root\n640 root shadow\n");
+}
+
 TEST_F(DebianTest, FilesGoBothWaysBySftp) {
   std::filesystem::create_directories(folder_.path() / "tree" / "deep");
   write_file(folder_.path() / "tree" / "deep" / "a b", std::string(300000, 'y'));
