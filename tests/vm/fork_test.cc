@@ -310,6 +310,19 @@ TEST_F(ForkTest, PoolGivesItsStockToWhoWaits) {
   EXPECT_LE(pool.ready(), 1U);
 }
 
+TEST_F(ForkTest, PoolsStockWaitsBehindOthersUntilItIsWanted) {
+  if (!testing::take_own_ledger()) GTEST_SKIP() << "a ledger of its own needs root";
+  const Variable limit("VMTEST_MAX_VCPUS", "1");
+  std::optional<Vm> first = Vm::boot();
+  VmPool pool({}, 1);
+  ASSERT_TRUE(testing::wait_until([] { return Ledger().somebody_waits(); }, Deadline::after(30s)));
+  EXPECT_FALSE(Ledger().somebody_is_next()) << "others would give their VMs up for one that nobody waits for";
+  auto taken = std::async(std::launch::async, [&] { return pool.take(); });
+  EXPECT_TRUE(testing::wait_until([] { return Ledger().somebody_is_next(); }, Deadline::after(30s)));
+  first.reset();
+  EXPECT_TRUE(taken.get().exec("true").ok());
+}
+
 TEST_F(ForkTest, ForkIsChargedInFullOnceItSharesNothing) {
   // A size of its own: what forks of other tests took counts for theirs.
   constexpr unsigned kMemoryMib = 320;
