@@ -3,7 +3,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <iterator>
+#include <sstream>
 #include <string>
+#include <vector>
 
 #include "process_platform.h"
 #include "vmtest/error.h"
@@ -36,16 +39,18 @@ std::optional<unsigned long long> process_start_time(pid_t pid) {
   } catch (const std::exception&) {
     return std::nullopt;
   }
-  // The second field, the name, may hold anything; fields are counted from behind its closing parenthesis. proc(5): 22.
-  std::size_t at = text.rfind(')');
-  // One that has ended and waits for its parent to notice is as good as gone.
-  if (at == std::string::npos || text.compare(at, 3, ") Z") == 0 || text.compare(at, 3, ") X") == 0) return std::nullopt;
-  for (int field = 2; field < 22; ++field) {
-    if (at == std::string::npos) return std::nullopt;
-    at = text.find(' ', at + 1);
-  }
-  if (at == std::string::npos) return std::nullopt;
-  return std::stoull(text.substr(at + 1));
+  // The second field, the name, may hold anything; fields are counted from behind its closing parenthesis. proc(5).
+  const std::size_t name_end = text.rfind(')');
+  if (name_end == std::string::npos) return std::nullopt;
+  std::istringstream rest(text.substr(name_end + 1));
+  const std::vector<std::string> fields{std::istream_iterator<std::string>(rest), {}};
+  const auto field = [&fields](std::size_t number) { return fields.at(number - 3); };
+  if (fields.size() < 22 - 2) return std::nullopt;
+  const std::string state = field(3);
+  // One that has ended and waits for its parent to notice is as good as gone; not so one whose first thread alone has ended.
+  const bool is_over = state == "X" || (state == "Z" && field(20) == "1");
+  if (is_over) return std::nullopt;
+  return std::stoull(field(22));
 }
 
 }  // namespace vmtest

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -387,6 +388,24 @@ TEST(ProcessTest, StartTimeNamesAProcess) {
   ASSERT_TRUE(first);
   EXPECT_EQ(process_start_time(::getpid()), first);
   EXPECT_EQ(process_start_time(0), std::nullopt);
+}
+
+TEST(ProcessTest, ProcessWhoseFirstThreadEndedRunsOn) {
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    std::thread([] { ::pause(); }).detach();
+    ::syscall(SYS_exit, 0);  // this thread alone
+  }
+  const auto state = [child] {
+    const std::string stat = read_file("/proc/" + std::to_string(child) + "/stat");
+    return stat.at(stat.rfind(')') + 2);
+  };
+  EXPECT_TRUE(wait_until([&] { return state() == 'Z'; }, Deadline::after(10s)));
+  EXPECT_TRUE(process_start_time(child)) << "its files are open";
+  ::kill(child, SIGKILL);
+  EXPECT_TRUE(wait_until([&] { return !process_start_time(child); }, Deadline::after(10s)));
+  EXPECT_EQ(::waitpid(child, nullptr, 0), child);
 }
 
 TEST(ProcessTest, StartTimeIsReadBehindAnyName) {

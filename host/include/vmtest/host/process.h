@@ -108,7 +108,7 @@ ToolResult run_tool(const std::vector<std::string>& argv, const Deadline& deadli
 [[nodiscard]] std::optional<std::filesystem::path> find_program(const std::string& name);
 
 /// Start time of a process in clock ticks since boot, which with its pid names it for good. Empty when there is none,
-/// or it has ended (a zombie).
+/// or all its threads have ended (a zombie).
 [[nodiscard]] std::optional<unsigned long long> process_start_time(pid_t pid);
 
 /// One line for messages: arguments with blanks or quotes are quoted.
