@@ -22,7 +22,7 @@ namespace {
 
 constexpr std::array kRecipes{
     Recipe{"tiny", Architecture::X86_64, "Debian kernel, busybox, dropbear; up in seconds under emulation", 4, build_tiny},
-    Recipe{"debian-12", Architecture::X86_64, "Debian 12 with systemd, OpenSSH and cloud-init on a bootable disk", 2,
+    Recipe{"debian-12", Architecture::X86_64, "Debian 12 with systemd, OpenSSH and cloud-init on a bootable disk", 3,
            build_debian_12},
 };
 

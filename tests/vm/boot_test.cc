@@ -71,6 +71,11 @@ TEST_F(TinyBootTest, TellsItsPhases) {
   EXPECT_GT(phases.ssh, 0);
 }
 
+TEST_F(TinyBootTest, LateTimerIsNoPanicUnderEmulation) {
+  const std::string line = vm().run("cat /proc/cmdline").out;
+  EXPECT_EQ(line.find(" no_timer_check") != std::string::npos, vm().accelerator() == Accelerator::Tcg) << line;
+}
+
 TEST_F(TinyBootTest, SaysWhichAcceleratorAndWhy) { EXPECT_FALSE(vm().accelerator_reason().empty()); }
 
 TEST_F(TinyBootTest, LeavesTheImageAlone) {
