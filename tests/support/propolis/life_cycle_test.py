@@ -406,7 +406,8 @@ class StateTest(SimulatorTest):
 class ScreenTest(SimulatorTest):
     def test_a_viewer_gets_the_guests_screen(self) -> None:
         server = self.start(more=["127.0.0.1:0"])
-        host, _, port = server.logged("listening for VNC")[0]["local_addr"].rpartition(":")
+        said = wait_for(lambda: server.logged("listening for VNC"), "the VNC server's address")
+        host, _, port = said[0]["local_addr"].rpartition(":")
         with socket.create_connection((host, int(port)), timeout=10) as viewer:
             self.assertEqual(viewer.recv(12), b"", "no guest, no screen")
         server.request("PUT", "/instance", ensure_body())
