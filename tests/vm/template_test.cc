@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
@@ -184,6 +185,24 @@ TEST_F(TemplateTest, BootsWhereNoVmContinues) {
   Vm vm = Vm::boot({}, options);
   EXPECT_TRUE(vm.forked()) << vm.boot_reason();
   EXPECT_EQ(vm.run("cat /root/file").out, "prepared\n");
+}
+
+TEST_F(TemplateTest, BootsWhereTheTemplateThatDoesNotContinueStays) {
+  if (::unshare(CLONE_NEWNS) != 0) GTEST_SKIP() << "a mount namespace needs root";
+  ASSERT_EQ(::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+  const Variable mode("VMTEST_FORK", "auto");
+  (void)Vm::boot();
+  const TemplateInfo tmpl = templates().at(0);
+  spoil(tmpl);
+  // A mount point is not renamed.
+  ASSERT_EQ(::mount(tmpl.folder.c_str(), tmpl.folder.c_str(), nullptr, MS_BIND, nullptr), 0);
+  {
+    Vm vm = Vm::boot();
+    EXPECT_FALSE(vm.forked());
+    EXPECT_NE(vm.boot_reason().find("which could not be removed"), std::string::npos) << vm.boot_reason();
+    EXPECT_TRUE(vm.exec("true").ok());
+  }
+  EXPECT_EQ(::umount(tmpl.folder.c_str()), 0);
 }
 
 TEST_F(TemplateTest, PreparationMayForkAndGoBack) {
