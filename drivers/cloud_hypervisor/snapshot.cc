@@ -81,6 +81,9 @@ void write_snapshot(const ApiClient& api, const fs::path& state_file, const Dead
     fs::rename(folder / kConfig, beside(state_file, ".config"));
     fs::rename(folder / kMemory, beside(state_file, ".memory"));
     fs::rename(folder / kState, state_file);
+    // Where it makes files that others may read, too.
+    for (const fs::path& file : {state_file, beside(state_file, ".config"), beside(state_file, ".memory")})
+      fs::permissions(file, fs::perms::owner_read | fs::perms::owner_write);
   } catch (...) {
     std::error_code ignored;
     fs::remove_all(folder, ignored);

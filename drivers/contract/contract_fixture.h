@@ -81,6 +81,24 @@ class DriverContract : public ::testing::TestWithParam<Subject> {
   [[nodiscard]] static NicConfig card(unsigned port) {
     return {.kind = NicKind::Tap, .mac_address = "52:54:00:12:34:6" + std::to_string(port), .hotplug_port = port};
   }
+  /// A machine that can be frozen, whose guest answers where it can, with its memory where those that go on share it. Once in a
+  /// test: there is one memory file.
+  [[nodiscard]] MachineConfig freezable() const {
+    MachineConfig freezable = GetParam().echoes ? GetParam().printing : GetParam().machine;
+    freezable.nics = request().nics;
+    TemplateFacet& templates = *driver_->templates();
+    // Where two guests of one MAC address would meet.
+    if (templates.obstacle(freezable)) freezable.nics.clear();
+    if (templates.shares_memory()) freezable.memory_file = MemoryFile{folder_.path() / "memory", MemoryFile::Mapping::Shared};
+    return freezable;
+  }
+  /// One that goes on from a frozen state of that.
+  [[nodiscard]] MachineConfig continued(const fs::path& state_file) const {
+    MachineConfig continued = freezable();
+    if (continued.memory_file) continued.memory_file->mapping = MemoryFile::Mapping::Private;
+    continued.restore_from = state_file;
+    return continued;
+  }
   void crash(const VmHandle& vm) {
     GetParam().crash(*driver_, vm);
     ASSERT_TRUE(driver_->wait_exit(vm, 20s)) << "it goes on";

@@ -159,7 +159,8 @@ VmExit VzVm::judge(const SupervisedExit& exit, bool asked) {
 void VzVm::write_state(const fs::path& state_file, const Deadline& deadline) const {
   api_.save(state_file, deadline);
   fs::copy_file(handle().work_dir / kMachineIdentifier, identifier_beside(state_file), fs::copy_options::overwrite_existing);
-  fs::permissions(state_file, fs::perms::owner_read | fs::perms::owner_write);
+  for (const fs::path& file : {state_file, identifier_beside(state_file)})
+    fs::permissions(file, fs::perms::owner_read | fs::perms::owner_write);
 }
 
 void VzVm::freeze(const fs::path& state_file, const Deadline& deadline) {

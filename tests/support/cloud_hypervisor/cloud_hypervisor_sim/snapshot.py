@@ -32,7 +32,7 @@ def _directory(url: str) -> str:
 
 def _create(path: str, what: str) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise Fault("Cannot send VM snapshot", SEND, f"Error creating {what}", io_error_text(error)) from None
 
