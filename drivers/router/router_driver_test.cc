@@ -92,18 +92,27 @@ TEST_F(RouterDriverTest, NoopOnlyKnowsNothingElse) {
   EXPECT_THROW((void)router->state(vm), Error);
 }
 
-TEST_F(RouterDriverTest, RoutesCallsByTheHandleAndNotByTheChoice) {
+TEST_F(RouterDriverTest, EveryDriverCanBeWishedFor) {
+  for (const DriverKind kind : {DriverKind::Noop, DriverKind::Qemu, DriverKind::CloudHypervisor, DriverKind::CloudHypervisorCli,
+                                DriverKind::Vz, DriverKind::Propolis}) {
+    ::setenv("VMTEST_DRIVER", std::string(to_string(kind)).c_str(), 1);
+    EXPECT_EQ(RouterDriver().kind(), kind);
+  }
+}
+
+TEST_F(RouterDriverTest, EmptyWishIsNone) {
+  ::setenv("VMTEST_DRIVER", "", 1);
+  const DriverKind empty = RouterDriver().kind();
   ::unsetenv("VMTEST_DRIVER");
-  auto noop = std::make_unique<NoopDriver>();
-  NoopDriver& asked = *noop;
-  std::vector<std::unique_ptr<Driver>> drivers;
-  drivers.push_back(std::move(noop));
-  RouterDriver other(std::move(drivers), DriverKind::Noop);
-  const VmHandle vm = other.prepare({.name = "web", .vms_dir = folder_.path()});
-  (void)other.start(vm, {});
-  EXPECT_EQ(asked.calls().back(), (NoopCall{"start", "web"}));
-  // A router that prefers another driver finds no such VM in its own Noop's memory, and says nothing of that driver's.
-  EXPECT_EQ(RouterDriver().state(vm), VmState::Destroyed);
+  EXPECT_EQ(RouterDriver().kind(), empty);
+}
+
+TEST_F(RouterDriverTest, WishThatCannotRunHereSaysWhyAndIsNotReplaced) {
+  const testing::Variable cloud_hypervisor("VMTEST_CLOUD_HYPERVISOR", kNone);
+  ::setenv("VMTEST_DRIVER", "cloud-hypervisor", 1);
+  const RouterDriver router;
+  EXPECT_EQ(router.kind(), DriverKind::CloudHypervisor);
+  EXPECT_EQ(router.unavailable_reason(), std::string("VMTEST_CLOUD_HYPERVISOR=") + kNone + " is no program");
 }
 
 TEST_F(RouterDriverTest, TakesTheFirstThatCanRunVms) {
