@@ -13,6 +13,8 @@ using nlohmann::json;
 
 /// Raised when a reader of the old form would misunderstand the new one; new fields alone do not need it.
 constexpr int kHandleFormat = 1;
+/// The first there was; raised when this library no longer reads it.
+constexpr int kOldestHandleFormat = 1;
 
 constexpr std::array kDriverKinds = {
     DriverKind::Noop, DriverKind::Qemu,    DriverKind::CloudHypervisor, DriverKind::CloudHypervisorCli,
@@ -111,9 +113,11 @@ VmHandle parse_vm_handle(std::string_view text) {
   if (!object.is_object() || !object.contains("format")) throw Error("this is no handle of a VM");
   try {
     const int format = object.at("format");
-    if (format > kHandleFormat) {
-      throw Error("the handle is of format " + std::to_string(format) + ", newer than this library knows (" +
-                  std::to_string(kHandleFormat) + "); use the version of vmtest that made it");
+    if (format > kHandleFormat || format < kOldestHandleFormat) {
+      const bool newer = format > kHandleFormat;
+      throw Error("the handle is of format " + std::to_string(format) + ", " + (newer ? "newer" : "older") +
+                  " than this library knows (" + std::to_string(newer ? kHandleFormat : kOldestHandleFormat) +
+                  "); use the version of vmtest that made it");
     }
     VmHandle vm;
     vm.id = object.value("id", vm.id);

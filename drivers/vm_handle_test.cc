@@ -57,6 +57,16 @@ TEST(VmHandleTest, RefusesNewerFormat) {
   }
 }
 
+TEST(VmHandleTest, RefusesOlderFormat) {
+  try {
+    (void)parse_vm_handle(R"({"format": 0, "id": "x"})");
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(),
+                 "the handle is of format 0, older than this library knows (1); use the version of vmtest that made it");
+  }
+}
+
 TEST(VmHandleTest, RefusesWhatIsNoHandle) {
   EXPECT_THROW((void)parse_vm_handle(""), Error);
   EXPECT_THROW((void)parse_vm_handle("{"), Error);

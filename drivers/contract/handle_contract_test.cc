@@ -3,6 +3,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <functional>
+#include <map>
+
 #include "contract_fixture.h"
 
 namespace vmtest::contract {
@@ -87,11 +90,62 @@ TEST_P(DriverContract, HandleOfAnotherDriverIsRefused) {
   VmHandle vm = start();
   const VmHandle own = vm;
   vm.driver = driver_->kind() == DriverKind::Vz ? DriverKind::Propolis : DriverKind::Vz;
-  const std::string why = failure_of([&] { (void)driver_->state(vm); });
-  EXPECT_NE(why.find("belongs to the driver " + std::string(to_string(vm.driver))), std::string::npos) << why;
-  EXPECT_THROW((void)driver_->stop(vm, 0ms), Error);
-  EXPECT_THROW(driver_->destroy(vm), Error);
+  const std::map<std::string, std::function<void()>> calls = {
+      {"start", [&] { (void)driver_->start(vm, machine()); }},
+      {"stop", [&] { (void)driver_->stop(vm, 0ms); }},
+      {"suspend", [&] { (void)driver_->suspend(vm); }},
+      {"resume", [&] { (void)driver_->resume(vm); }},
+      {"destroy", [&] { driver_->destroy(vm); }},
+      {"state", [&] { (void)driver_->state(vm); }},
+      {"guest_ip", [&] { (void)driver_->guest_ip(vm); }},
+      {"wait_exit", [&] { (void)driver_->wait_exit(vm, 0ms); }},
+  };
+  for (const auto& [name, call] : calls) {
+    const std::string why = failure_of(call);
+    EXPECT_NE(why.find("belongs to the driver " + std::string(to_string(vm.driver))), std::string::npos) << name << ": " << why;
+  }
   EXPECT_EQ(driver_->state(own), VmState::Running);
+}
+
+TEST_P(DriverContract, HandleOfAnotherFormatIsRefusedAndItsVmRunsOn) {
+  const VmHandle vm = start();
+  const std::string handle = read_file(vm.work_dir / "handle.json");
+  const std::string field = "\"format\": ";
+  const std::size_t place = handle.find(field);
+  ASSERT_NE(place, std::string::npos) << handle;
+  for (const char* format : {"0", "999"}) {
+    std::string other = handle;
+    other.replace(place + field.size(), 1, format);
+    const std::string why = failure_of([&] { (void)parse_vm_handle(other); });
+    EXPECT_NE(why.find(std::string("the handle is of format ") + format + ", "), std::string::npos) << why;
+    EXPECT_NE(why.find("use the version of vmtest that made it"), std::string::npos) << why;
+  }
+  EXPECT_EQ(driver_->state(parse_vm_handle(handle)), VmState::Running);
+}
+
+TEST_P(DriverContract, HandleForADriverThatNobodyKnowsIsRefused) {
+  std::string handle = to_json(prepare());
+  const std::string kind(to_string(driver_->kind()));
+  const std::string field = "\"driver\": \"" + kind + "\"";
+  const std::size_t place = handle.find(field);
+  ASSERT_NE(place, std::string::npos) << handle;
+  handle.replace(place, field.size(), "\"driver\": \"bochs\"");
+  const std::string why = failure_of([&] { (void)parse_vm_handle(handle); });
+  EXPECT_EQ(why, "the handle is for a driver this library does not know: \"bochs\"");
+  EXPECT_EQ(driver_->state(vms_.back()), VmState::Prepared);
+}
+
+TEST_P(DriverContract, GuestThatTheHostCannotRunIsRefusedAndNothingRuns) {
+  if (GetParam().foreign_refusal.empty()) GTEST_SKIP() << "it emulates other processors, or has none";
+  MachineConfig foreign = machine();
+  foreign.architecture = foreign.architecture == Architecture::X86_64 ? Architecture::Aarch64 : Architecture::X86_64;
+  const VmHandle vm = prepare();
+  const std::string why = failure_of([&] { (void)driver_->start(vm, foreign); });
+  EXPECT_NE(why.find(GetParam().foreign_refusal), std::string::npos) << why;
+  EXPECT_NE(why.find("not " + std::string(to_string(foreign.architecture))), std::string::npos) << why;
+  EXPECT_EQ(driver_->state(vm), VmState::Prepared);
+  (void)driver_->start(vm, machine());
+  EXPECT_EQ(driver_->state(vm), VmState::Running);
 }
 
 TEST_P(DriverContract, DamagedHandleRemovesNothing) {

@@ -33,6 +33,8 @@ struct Subject {
   /// A machine that its hypervisor refuses, and what its error then says. Empty: there is none, or nobody hears why.
   MachineConfig bad_machine = {};
   std::string refusal = {};
+  /// What it says of a guest of another architecture than the host's. Empty: it runs that, too.
+  std::string foreign_refusal = {};
   /// Ends a running VM's hypervisor from outside, as a crash would.
   std::function<void(Driver& driver, const VmHandle& vm)> crash;
   /// Why nothing ends it so; empty when `crash` does.

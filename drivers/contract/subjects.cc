@@ -77,6 +77,7 @@ Subject cloud_hypervisor(CloudHypervisorDriver::Mode mode) {
   subject.bad_machine = subject.machine;
   subject.bad_machine.disks = {{.path = "/nonexistent/gone.qcow2", .id = "root"}};
   subject.refusal = "No such file or directory";
+  subject.foreign_refusal = "Cloud Hypervisor runs guests of the host's architecture, ";
   subject.may_lack_dumps = variable("VMTEST_CLOUD_HYPERVISOR") != VMTEST_SIMULATED_CLOUD_HYPERVISOR;
   subject.crash = [](Driver&, const VmHandle& vm) {
     ::kill(SupervisorConnection::connect(vm.supervisor_socket())->status().processes.at("cloud-hypervisor"), SIGKILL);
@@ -98,6 +99,7 @@ Subject vz() {
   subject.bad_machine = subject.machine;
   subject.bad_machine.disks = {{.path = "/nonexistent/gone.raw", .format = DiskFormat::Raw, .id = "root"}};
   subject.refusal = "gone.raw";
+  subject.foreign_refusal = "Virtualization.framework runs guests of the host's architecture, ";
   subject.lets_go = true;
   subject.crash = [](Driver&, const VmHandle& vm) {
     ::kill(SupervisorConnection::connect(vm.supervisor_socket())->status().processes.at("vmtest-vz-helper"), SIGKILL);
@@ -133,6 +135,7 @@ Subject propolis() {
   subject.bad_machine = subject.machine;
   subject.bad_machine.disks = {{.path = "/nonexistent/gone.raw", .format = DiskFormat::Raw, .id = "root"}};
   subject.refusal = "gone.raw";
+  subject.foreign_refusal = "Propolis runs x86_64 guests, ";
   const auto keeper = [](const VmHandle& vm) {
     return SupervisorConnection::connect(vm.supervisor_socket())->status().processes.at("propolis-keeper");
   };

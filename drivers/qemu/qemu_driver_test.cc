@@ -23,6 +23,7 @@
 #include "qemu_driver_fixture.h"
 #include "qemu_migration.h"
 #include "qmp_client.h"
+#include "variable.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/ledger.h"
@@ -317,6 +318,22 @@ TEST_F(QemuDriverTest, MissingQemuNamesThePackage) {
   ASSERT_TRUE(why_not);
   EXPECT_NE(why_not->find("apt-get install qemu-system"), std::string::npos);
   EXPECT_EQ(driver_.state(vm), VmState::Prepared);
+}
+
+TEST_F(QemuDriverTest, ForeignGuestWithoutItsQemuNamesThatPackage) {
+  const VmHandle& vm = prepare();
+  MachineConfig foreign = machine();
+  foreign.architecture = host_architecture() == Architecture::X86_64 ? Architecture::Aarch64 : Architecture::X86_64;
+  std::string why;
+  {
+    const testing::Variable path("PATH", "/nonexistent");
+    why = failure_of([&] { (void)driver_.start(vm, foreign); });
+  }
+  EXPECT_NE(why.find(qemu_program(foreign.architecture) + " is not in PATH"), std::string::npos) << why;
+  EXPECT_NE(why.find("apt-get install " + qemu_package(foreign.architecture)), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(vm), VmState::Prepared);
+  (void)driver_.start(vm, machine());
+  EXPECT_EQ(driver_.state(vm), VmState::Running);
 }
 
 TEST_F(QemuDriverTest, FixedPortThatIsTakenIsAnError) {

@@ -208,6 +208,7 @@ VmState SupervisedDriver::state(const VmHandle& vm) {
 }
 
 std::string SupervisedDriver::guest_ip(const VmHandle& vm) {
+  require_kind(vm, kind_);
   if (vm.ssh_port != 0) return "127.0.0.1";
   if (!vm.static_address.empty()) return vm.static_address.substr(0, vm.static_address.find('/'));
   if (auto found = find_address_of(vm.mac_address)) return *found;

@@ -50,7 +50,7 @@ struct VmHandle {
 
 /// JSON text of a handle, for a file. Fields that a reader does not know are ignored; missing ones take their default.
 [[nodiscard]] std::string to_json(const VmHandle& vm);
-/// Throws Error when `text` is no handle or one of a newer format.
+/// Throws Error when `text` is no handle, or one of a newer or older format than this library knows.
 [[nodiscard]] VmHandle parse_vm_handle(std::string_view text);
 
 }  // namespace vmtest
