@@ -21,9 +21,10 @@ struct NoopScript {
   std::string console = "\nVMRS_READY 192.0.2.1\n";
   /// What guest_ip() answers; empty: "not known yet".
   std::string ip = "192.0.2.1";
-  /// How long a call takes ("start", "stop", ...). stop() never takes longer than the time it was given.
+  /// How long a call takes: "prepare", "start", "stop", "suspend", "resume", "destroy", "resize_vcpus", "resize_memory",
+  /// "resize_disk", "inject_nmi", "dump_memory". stop() never takes longer than the time it was given.
   std::map<std::string, std::chrono::milliseconds> delays = {};
-  /// The error that a call throws instead of doing anything.
+  /// The error that a call of these throws instead of doing anything.
   std::map<std::string, std::string> failures = {};
   /// A VM ends by itself so long after it was started: orderly, and it is Stopped, or not, and it is Failed.
   struct Ending {
