@@ -45,8 +45,7 @@ class ToyDriver final : public Driver,
   enum class Facets { All, None };
   using Done = std::vector<std::string>;
 
-  explicit ToyDriver(DriverKind kind, Facets facets = Facets::All, std::optional<std::string> unavailable = {})
-      : kind_(kind), facets_(facets), unavailable_(std::move(unavailable)) {}
+  explicit ToyDriver(DriverKind kind, Facets facets = Facets::All) : kind_(kind), facets_(facets) {}
 
   /// What was done to its VM, in order.
   [[nodiscard]] const Done& done() const { return done_; }
@@ -60,7 +59,7 @@ class ToyDriver final : public Driver,
   }
 
   [[nodiscard]] DriverKind kind() const override { return kind_; }
-  [[nodiscard]] std::optional<std::string> unavailable_reason() const override { return unavailable_; }
+  [[nodiscard]] std::optional<std::string> unavailable_reason() const override { return std::nullopt; }
   [[nodiscard]] DiskNeeds disk_needs() const override { return {{DiskFormat::Raw}, kind_ == DriverKind::Qemu}; }
   [[nodiscard]] Support support(Capability) const override { return {Support::Kind::NotOffered, name() + " is a toy"}; }
   [[nodiscard]] bool has_own_firmware() const override { return kind_ == DriverKind::Qemu; }
@@ -164,7 +163,6 @@ class ToyDriver final : public Driver,
 
   const DriverKind kind_;
   const Facets facets_;
-  const std::optional<std::string> unavailable_;
   VmState state_ = VmState::Prepared;
   MachineSize size_ = {1, 64};
   Done done_;
