@@ -1,6 +1,7 @@
 """What the tests of the simulator share: one running server, and a client that has no code in common with it."""
 
 import base64
+import ctypes
 import http.client
 import json
 import os
@@ -34,6 +35,18 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_
         time.sleep(0.01)
 
 
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with(parent: int) -> None:
+    """Has the kernel kill this process when its parent ends. For the moment between fork and exec, or a program's beginning."""
+    if LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Reply:
     def __init__(self, status: int, headers: http.client.HTTPMessage, body: bytes) -> None:
         self.status = status
@@ -52,6 +65,7 @@ class Simulator:
         self._folder = tempfile.TemporaryDirectory(prefix="propolis-sim-")
         self.folder = Path(self._folder.name)
         self.log_path = self.folder / "log"
+        parent = os.getpid()
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
                 [HERE / "propolis-server", "run", firmware, "127.0.0.1:0", *(more or [])],
@@ -59,6 +73,8 @@ class Simulator:
                 stdout=log,
                 stderr=log,
                 env=os.environ | environment,
+                # A test that is killed leaves no server.
+                preexec_fn=lambda: die_with(parent),
             )
         listening = wait_for(lambda: self.logged("listening") or self.process.poll() is not None, "the server listens")
         if not isinstance(listening, list):
@@ -246,10 +262,9 @@ class WebSocketClient:
 
 def alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def kill(pid: int) -> None:
