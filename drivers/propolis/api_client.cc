@@ -181,7 +181,8 @@ json ApiClient::disk_status(const std::string& disk, const Deadline& deadline) c
 
 std::string ApiClient::replace_volume(const std::string& disk, const json& request, const Deadline& deadline) const {
   const std::string path = "/instance/disk/" + segment(disk) + "/vcr";
-  const json answer = json::parse(ask("PUT", path, request.dump(), deadline), nullptr, false);
+  const std::string body = json{{"vcr_json", request.dump()}}.dump();
+  const json answer = json::parse(ask("PUT", path, body, deadline), nullptr, false);
   return taken(answer, path, [](const json& told) { return told.get<std::string>(); });
 }
 

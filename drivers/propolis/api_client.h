@@ -92,7 +92,7 @@ class ApiClient {
   /// Of disks in Crucible alone.
   void snapshot_disk(const std::string& disk, const std::string& snapshot_id, const Deadline& deadline) const;
   [[nodiscard]] nlohmann::json disk_status(const std::string& disk, const Deadline& deadline) const;
-  /// Has a disk continue with another volume construction request, and returns how that goes: "started".
+  /// Has a disk continue with another volume construction request (Crucible's own JSON), and returns how that goes: "started".
   std::string replace_volume(const std::string& disk, const nlohmann::json& request, const Deadline& deadline) const;
 
  private:

@@ -107,7 +107,7 @@ TEST_F(PropolisApiClientTest, EachCallHasItsEndpointAndTheVersion) {
       {"GET /instance/migration-status", {"{}", [&] { (void)api_.migration_status(soon()); }}},
       {"POST /instance/disk/d%2F0/snapshot/s", {"null", [&] { api_.snapshot_disk("d/0", "s", soon()); }}},
       {"GET /instance/disk/d/status", {"{}", [&] { (void)api_.disk_status("d", soon()); }}},
-      {"PUT /instance/disk/d/vcr {\"v\":2}",
+      {R"(PUT /instance/disk/d/vcr {"vcr_json":"{\"v\":2}"})",
        {"\"started\"",
         [&] {
           EXPECT_EQ(api_.replace_volume("d", {{"v", 2}}, soon()), "started");
