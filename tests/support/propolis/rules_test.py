@@ -165,6 +165,33 @@ class SpecTest(unittest.TestCase):
                     build_machine(spec(components))
                 self.assertEqual(str(caught.exception), words)
 
+    def test_refuses_cpuid_entries_that_contradict(self) -> None:
+        def entry(leaf: int, subleaf: int | None = None) -> dict[str, int | None]:
+            return {"leaf": leaf, "subleaf": subleaf, "eax": 0, "ebx": 0, "ecx": 0, "edx": 0}
+
+        cases: list[tuple[list[dict[str, int | None]], str]] = [
+            ([entry(0x10000)], "leaf 10000 not in standard or extended range"),
+            ([entry(0x80010000)], "leaf 80010000 not in standard or extended range"),
+            ([entry(11), entry(11)], "duplicate leaf and subleaf (b, None)"),
+            ([entry(11, 0), entry(11, 0)], "duplicate leaf and subleaf (b, Some(0))"),
+            ([entry(11, 0), entry(11)], "leaf b has entries with subleaves"),
+            ([entry(11), entry(11, 0)], "leaf b has an entry with no subleaves"),
+        ]
+        for entries, words in cases:
+            with self.subTest(words=words):
+                described = spec(com1())
+                described["board"]["cpuid"] = {"entries": entries, "vendor": "intel"}
+                with self.assertRaises(SpecError) as caught:
+                    build_machine(described)
+                self.assertEqual(str(caught.exception), f"instance spec's CPUID entries are invalid: {words}")
+
+    def test_takes_the_last_boot_settings_alone(self) -> None:
+        orders = {
+            "boot1": component("boot_settings", order=[{"id": "no such disk"}]),
+            "boot2": component("boot_settings", order=[{"id": "disk"}]),
+        }
+        self.assertEqual(build_machine(spec(self.DISK | orders)).boot_order, ["disk"])
+
     def test_meets_components_named_by_a_uuid_first(self) -> None:
         name = "6f0c1d0e-3a5e-4c5e-9b6f-0d6a3f1c7d11"
         both = {"aaa": self.DISK["be"], name: self.DISK["be"]}

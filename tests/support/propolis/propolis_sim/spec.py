@@ -83,6 +83,26 @@ def check_pci_paths(spec: dict[str, Any]) -> None:
                 )
 
 
+def check_cpuid(entries: list[dict[str, Any]]) -> None:
+    """A leaf has one entry, or one for each of its subleaves."""
+    seen: set[tuple[int, int | None]] = set()
+    for entry in entries:
+        leaf, subleaf = entry["leaf"], entry.get("subleaf")
+        problem = ""
+        if not (0 <= leaf <= 0xFFFF or 0x8000_0000 <= leaf <= 0x8000_FFFF):
+            problem = f"leaf {leaf:x} not in standard or extended range"
+        elif subleaf is None and any(other == leaf and sub is not None for other, sub in seen):
+            problem = f"leaf {leaf:x} has entries with subleaves"
+        elif subleaf is not None and (leaf, None) in seen:
+            problem = f"leaf {leaf:x} has an entry with no subleaves"
+        elif (leaf, subleaf) in seen:
+            shown = "None" if subleaf is None else f"Some({subleaf})"
+            problem = f"duplicate leaf and subleaf ({leaf:x}, {shown})"
+        if problem:
+            raise SpecError(f"instance spec's CPUID entries are invalid: {problem}")
+        seen.add((leaf, subleaf))
+
+
 class Builder:
     def __init__(self, spec: dict[str, Any]) -> None:
         board = spec["board"]
@@ -98,10 +118,13 @@ class Builder:
         self.paths: set[PciPath] = set()
 
     def build(self) -> Machine:
+        if self.machine.cpuid is not None:
+            check_cpuid(self.machine.cpuid["entries"])
         ordered = sorted(self.components, key=spec_key)
         backends = {n for n in ordered if self.components[n]["type"].endswith("_backend")}
         unused = set(backends)
-        later = []
+        boot_settings = None
+        sockets = []
         for name in ordered:
             kind, component = self.components[name]["type"], self.components[name]["component"]
             if kind in ("virtio_disk", "nvme_disk"):
@@ -116,21 +139,22 @@ class Builder:
             elif kind == "qemu_pvpanic":
                 self._only_one("pvpanic", "pvpanic device", kind, name)
                 self.machine.pvpanic = component["enable_isa"]
-            elif kind in ("boot_settings", "virtio_socket"):
-                later.append((kind, name, component))
+            elif kind == "boot_settings":
+                boot_settings = component  # of several the last stands, and only that one is looked at
+            elif kind == "virtio_socket":
+                sockets.append((name, component))
             elif kind in COMPILED_OUT:
                 raise SpecError(f"support for component {name} compiled out via {COMPILED_OUT[kind]}")
-        for kind, _, component in later:
-            if kind == "boot_settings":
-                self._boot_settings(component)
+        if boot_settings is not None:
+            self._boot_settings(boot_settings)
         for kinds in (STORAGE_BACKENDS, ("virtio_network_backend",), ("dlpi_network_backend",)):
             for name in ordered:
                 if name in unused and self.components[name]["type"] in kinds:
                     raise SpecError(f"backend {name} not used by any device")
-        for kind, name, component in later:
-            if kind == "virtio_socket" and self.machine.vsock is None:
-                self._use(name)
-                self.machine.vsock = (self._attach(component), component["guest_cid"])
+        # Of several the first stands.
+        for name, component in sockets[:1]:
+            self._use(name)
+            self.machine.vsock = (self._attach(component), component["guest_cid"])
         return self.machine
 
     def _use(self, name: str) -> None:
@@ -189,7 +213,6 @@ class Builder:
         for entry in component["order"]:
             if entry["id"] not in self.machine.disks:
                 raise SpecError(f"boot option {entry['id']} is not an attached device")
-        # The server takes the last of several: it gathers them before it applies one.
         self.machine.boot_order = [entry["id"] for entry in component["order"]]
 
 
