@@ -35,11 +35,16 @@ using testing::wait_until;
 
 Deadline soon() { return Deadline::after(20s); }
 
+/// Pids, apart by blanks.
+std::string children_of(pid_t parent) {
+  const std::string number = std::to_string(parent);
+  return read_file("/proc/" + number + "/task/" + number + "/children");
+}
+
 /// Its only one.
 pid_t child_of(pid_t parent) {
-  const std::string number = std::to_string(parent);
-  const pid_t child = std::atoi(read_file("/proc/" + number + "/task/" + number + "/children").c_str());
-  if (child <= 0) throw Error("process " + number + " has no child");
+  const pid_t child = std::atoi(children_of(parent).c_str());
+  if (child <= 0) throw Error("process " + std::to_string(parent) + " has no child");
   return child;
 }
 
@@ -78,6 +83,7 @@ class PropolisDriverTest : public ::testing::Test {
   std::string failure_to_start(const MachineConfig& config) {
     const std::string why = failure_of([&] { (void)driver_.start(prepare(), config); });
     EXPECT_FALSE(has_interface()) << "left after: " << why;
+    EXPECT_TRUE(wait_until([&] { return children_of(vm_->supervisor_pid).empty(); }, soon())) << "runs on after: " << why;
     return why;
   }
   /// From now on the server is one with that fault.
@@ -123,6 +129,26 @@ TEST_F(PropolisDriverTest, ServerThatAnswersGarbage) {
   EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
 }
 
+TEST_F(PropolisDriverTest, ServerThatAnswersNoJson) {
+  use_server_that("no-json");
+  EXPECT_SAYS(failure_to_start(machine()), "the answer to /instance is no JSON object");
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(PropolisDriverTest, ServerWhoseInstanceIsInAnUnknownState) {
+  use_server_that("unknown-state");
+  EXPECT_SAYS(failure_to_start(machine()), "in a state that is not known here: Dreaming");
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+// It takes the 20 s that a server is given.
+TEST_F(PropolisDriverTest, ServerThatNeverAnswers) {
+  use_server_that("silent");
+  const std::string why = failure_to_start(machine());
+  EXPECT_SAYS(why, "within 20 s: it does not answer");
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
 TEST_F(PropolisDriverTest, RefusalOfAnUnknownForm) {
   use_server_that("array");
   EXPECT_SAYS(failure_to_start(machine()), R"((500): ["the outer reason", "the inner reason"])");
@@ -147,7 +173,19 @@ TEST_F(PropolisDriverTest, ServerThatAborts) {
 
 TEST_F(PropolisDriverTest, ServerThatDiesBetweenEnsureAndRun) {
   use_server_that("dies-before-run");
-  EXPECT_SAYS(failure_to_start(machine()), "does not connect the guest's console");
+  const std::string why = failure_to_start(machine());
+  EXPECT_SAYS(why, "does not connect the guest's console");
+  EXPECT_SAYS(why, "propolis-server ended with exit code 3");
+  EXPECT_SAYS(why, "its own last words");
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+}
+
+TEST_F(PropolisDriverTest, ServerThatDiesAsItIsToldToRun) {
+  use_server_that("dies-as-it-runs");
+  const std::string why = failure_to_start(machine());
+  EXPECT_SAYS(why, "the instance cannot be run");
+  EXPECT_SAYS(why, "propolis-server ended with exit code 3");
+  EXPECT_SAYS(why, "its own last words");
   EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
 }
 
