@@ -341,11 +341,12 @@ class NetworkTest(CommandTest):
     def test_addresses_of_a_zone(self) -> None:
         self.do("dladm", "create-vnic", "-l", "igb0", "vnic_t10")
         self.configure(more=self.NET)
-        self.refused(
-            "zlogin: login allowed only to running zones (t1 is 'configured').", "zlogin", "t1", "ipadm", "show-addr"
-        )
-        self.refused("zlogin: zone 't2' unknown.", "zlogin", "t2", "true")
+        self.refused("zlogin: cannot login to a zone which is 'configured'", "zlogin", "t1", "ipadm", "show-addr")
+        self.refused("zlogin: zone 't2' unknown\n", "zlogin", "t2", "true")
+        self.refused("zlogin: 'zlogin' not applicable to the global zone", "zlogin", "global", "true")
+        self.refused("usage: zlogin [ -nQCES ]", "zlogin", status=2)
         self.do("zoneadm", "-z", "t1", "install")
+        self.refused("zlogin: login allowed only to running zones (t1 is 'installed').", "zlogin", "t1", "true")
         self.do("zoneadm", "-z", "t1", "boot")
         self.do("zlogin", "t1", "ipadm", "create-addr", "-T", "static", "-a", "10.0.0.7/24", "vnic_t10/v4")
         self.assertEqual(

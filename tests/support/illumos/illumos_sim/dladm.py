@@ -1,4 +1,8 @@
-"""dladm: VNICs over a network card."""
+"""dladm: VNICs over a network card.
+
+Source: dladm(8), and illumos-gate's usr/src/cmd/dladm/dladm.c (vnic_fields, phys_fields, link_fields) for the columns. Its words are
+these by their sense.
+"""
 
 import getopt
 import re

@@ -1,4 +1,7 @@
-"""ipadm: addresses, in the global zone or, through zlogin, in another."""
+"""ipadm: addresses, in the global zone or, through zlogin, in another.
+
+Source: ipadm(8). Its words are these by their sense.
+"""
 
 import getopt
 import ipaddress

@@ -1,4 +1,7 @@
-"""zfs: filesystems, volumes, snapshots and clones. Volumes have their content in files below the state's folder."""
+"""zfs: filesystems, volumes, snapshots and clones. Volumes have their content in files below the state's folder.
+
+Source: zfs(8) and the pages of its subcommands; usr/src/cmd/zfs/zfs_main.c of illumos-gate (destroy) for the words of refusals.
+"""
 
 import getopt
 import os

@@ -1,4 +1,7 @@
-"""zlogin: a command in a running zone. Only commands that are themselves simulated can run there."""
+"""zlogin: a command in a running zone. Only commands that are themselves simulated can run there.
+
+Source: zlogin(1), and illumos-gate's usr/src/cmd/zlogin/zlogin.c (usage, main) for the words and statuses of refusals.
+"""
 
 import getopt
 
@@ -6,20 +9,27 @@ from . import ipadm
 from .command import fail, not_simulated, state
 
 
+USAGE = "usage: zlogin [ -nQCES ] [ -e cmdchar ] [-l user] zonename [command [args ...] ]"
+
+
 def main(argv: list[str]) -> None:
     try:
         given, rest = getopt.getopt(argv, "CEnQSe:l:")
     except getopt.GetoptError as error:
-        fail(f"zlogin: {error}\nusage: zlogin [-nQCES] [-e cmdchar] [-l user] zonename [command]", 2)
+        fail(f"zlogin: {error}\n{USAGE}", 2)
     if not rest:
-        fail("usage: zlogin [-nQCES] [-e cmdchar] [-l user] zonename [command]", 2)
+        fail(USAGE, 2)
     zone, command = rest[0], rest[1:]
     if any(name == "-C" for name, _ in given) or not command:
         not_simulated("zlogin to a console or a shell")
+    if zone == "global":
+        fail("zlogin: 'zlogin' not applicable to the global zone")
     with state() as now:
         if zone not in now["zones"]:
-            fail(f"zlogin: zone '{zone}' unknown.")
+            fail(f"zlogin: zone '{zone}' unknown")
         current = now["zones"][zone]["state"]
+    if current in ("configured", "incomplete"):
+        fail(f"zlogin: cannot login to a zone which is '{current}'")
     if current != "running":
         fail(f"zlogin: login allowed only to running zones ({zone} is '{current}').")
     words = " ".join(command).split()  # the zone's shell takes the words apart, as a real one would

@@ -1,4 +1,7 @@
-"""zoneadm: zones that are installed, booted, halted and uninstalled."""
+"""zoneadm: zones that are installed, booted, halted and uninstalled.
+
+Source: zoneadm(8), and illumos-gate's usr/src/cmd/zoneadm/zoneadm.c (zone_print, sanity_check) for listings and the words of refusals.
+"""
 
 import getopt
 import os

@@ -1,4 +1,7 @@
-"""zonecfg: what a zone is to be, given as one string of subcommands."""
+"""zonecfg: what a zone is to be, given as one string of subcommands.
+
+Source: zonecfg(8), and illumos-gate's usr/src/cmd/zonecfg/zonecfg.c (delete). Its other words are these by their sense.
+"""
 
 import getopt
 import re
