@@ -175,11 +175,12 @@ WebSocket::WebSocket(WebSocketAddress address, const Deadline& deadline) : addre
   request.retry_and_idle_policy = &kNoPings;
   if (lws_client_connect_via_info(&request) == nullptr && failure_.empty()) failure_ = "there is no connection";
   const Alarm alarm(context_.get(), deadline);
-  while (connection_ == nullptr && failure_.empty() && !alarm.expired()) lws_service(context_.get(), 0);
+  // One that ends as it begins has been there.
+  while (descriptor_ < 0 && failure_.empty() && !alarm.expired()) lws_service(context_.get(), 0);
   if (!failure_.empty()) throw Error("no WebSocket from " + host + address_.target + ": " + failure_);
-  if (connection_ == nullptr) throw Timeout("no WebSocket from " + host + address_.target + " in time");
+  if (descriptor_ < 0) throw Timeout("no WebSocket from " + host + address_.target + " in time");
   // What came with the answer.
-  serve(context_.get());
+  if (connection_ != nullptr) serve(context_.get());
 }
 
 WebSocket::~WebSocket() = default;

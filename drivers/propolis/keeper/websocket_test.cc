@@ -107,6 +107,15 @@ TEST_F(WebSocketTest, GoodbyeEndsItWithACode) {
   EXPECT_EQ(received.code, 1001);
 }
 
+TEST_F(WebSocketTest, GoodbyeThatComesWithTheAnswerIsNotLost) {
+  WebSocket socket =
+      connect([](const std::string& request) { return accept_upgrade(request) + std::string("\x88\x02\x03\xe9", 4); });
+  EXPECT_TRUE(socket.has_unread());
+  const WebSocket::Received received = socket.receive();
+  EXPECT_TRUE(received.ended);
+  EXPECT_EQ(received.code, 1001);
+}
+
 TEST_F(WebSocketTest, EndWithoutAGoodbyeHasNoCode) {
   WebSocket socket = connect();
   peer_.close();
