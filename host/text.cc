@@ -150,6 +150,15 @@ std::string sanitize_console(std::string_view text) {
   return break_workflow_commands(plain);
 }
 
+bool is_utf8(std::string_view text) {
+  while (!text.empty()) {
+    const std::size_t length = utf8_length(text);
+    if (length == 0) return false;
+    text.remove_prefix(length);
+  }
+  return true;
+}
+
 std::string last_lines(std::string_view text, std::size_t lines) {
   while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.remove_suffix(1);
   std::size_t at = text.size();

@@ -103,6 +103,16 @@ TEST(SanitizeConsoleTest, BrokenUtf8IsShownAsSuch) {
   EXPECT_EQ(sanitize_console("\xf0\x9f\x98\x80"), "\xf0\x9f\x98\x80");
 }
 
+TEST(Utf8Test, IsTold) {
+  EXPECT_TRUE(is_utf8(""));
+  EXPECT_TRUE(is_utf8("a\u00fc\u2713"));
+  EXPECT_TRUE(is_utf8(std::string_view("a\0b", 3)));
+  EXPECT_FALSE(is_utf8("a\xff"));
+  EXPECT_FALSE(is_utf8("a\xc3")) << "cut short";
+  EXPECT_FALSE(is_utf8("\xc0\xaf")) << "longer than it must be";
+  EXPECT_FALSE(is_utf8("\xed\xa0\x80")) << "half of a pair of UTF-16";
+}
+
 TEST(LastLinesTest, GivesTheEnd) {
   EXPECT_EQ(last_lines("a\nb\nc\n", 2), "b\nc");
   EXPECT_EQ(last_lines("a\nb\nc", 1), "c");

@@ -261,6 +261,31 @@ TEST_P(CloudHypervisorCompanionsTest, OneThatDiesAtOnceIsQuoted) {
 INSTANTIATE_TEST_SUITE_P(Modes, CloudHypervisorCompanionsTest,
                          ::testing::Values(CloudHypervisorDriver::Mode::Api, CloudHypervisorDriver::Mode::CommandLine));
 
+/// In both modes.
+class CloudHypervisorModesTest : public CloudHypervisorDriverTest,
+                                 public ::testing::WithParamInterface<CloudHypervisorDriver::Mode> {
+ protected:
+  CloudHypervisorModesTest() : CloudHypervisorDriverTest(GetParam()) {}
+};
+
+TEST_P(CloudHypervisorModesTest, FoldersAndDisksMayHaveOddNames) {
+  const fs::path odd = folder_.path() / "a,readonly=on \"b\" [c] \xc3\xa4";
+  fs::create_directory(odd);
+  write_file(odd / "data].raw", std::string(1U << 20, '\0'), 0600);
+  PrepareRequest odd_request = request();
+  odd_request.vms_dir = odd / "vms ";
+  vm_ = driver_.prepare(odd_request);
+  MachineConfig config = machine();
+  config.disks = {{.path = odd / "data].raw", .format = DiskFormat::Raw, .id = "data"}};
+  (void)driver_.start(*vm_, config);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+  EXPECT_NE(read_file(odd / "vms " / "probe" / "events.json").find("booted"), std::string::npos);
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, CloudHypervisorModesTest,
+                         ::testing::Values(CloudHypervisorDriver::Mode::Api, CloudHypervisorDriver::Mode::CommandLine),
+                         [](const auto& one) { return one.param == CloudHypervisorDriver::Mode::Api ? "Api" : "CommandLine"; });
+
 TEST(CloudHypervisorSnapshot, TakesTheMachinesOwnPlaces) {
   cloud_hypervisor::VmConfig machine;
   machine.payload.kernel = "/new/kernel";

@@ -177,7 +177,8 @@ inline constexpr std::uint32_t kAgentPort = 5252;
 
 /// `path=PATH`, as options that take a file or a socket want it. Throws like to_arguments().
 [[nodiscard]] std::string path_option(const std::filesystem::path& path);
-/// The options of the command line. Throws Error for a path or name with a character that its parser would take for its own.
+/// The options of the command line. What its parser would take apart is quoted; throws Error for a path or name that is not UTF-8
+/// or has a NUL byte, which it cannot be given in any form.
 [[nodiscard]] std::vector<std::string> to_arguments(const VmConfig& config);
 
 }  // namespace vmtest::cloud_hypervisor

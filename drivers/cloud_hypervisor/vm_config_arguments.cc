@@ -1,22 +1,41 @@
 // The form of a VM's description that the command line takes: options of comma-separated keys and values.
 
+#include <algorithm>
+#include <string_view>
+
 #include "vm_config.h"
 #include "vmtest/error.h"
+#include "vmtest/host/text.h"
 
 namespace vmtest::cloud_hypervisor {
 namespace {
+
+/// What its option parser takes for its own outside of quotes.
+constexpr std::string_view kOfTheParser = ",\"[]";
+
+/// Throws Error for what its command line cannot hold in any form.
+void require_text(const std::string& value) {
+  if (is_utf8(value) && value.find('\0') == std::string::npos) return;
+  throw Error("Cloud Hypervisor cannot be given \"" + sanitize_console(value) +
+              "\" on its command line, which takes UTF-8 without NUL bytes; rename it");
+}
+
+/// A value in the form that its option parser (option_parser/src/lib.rs of the project) gives back as it was: in quotes nothing
+/// is the parser's own but a quote, which stands there twice.
+std::string quoted(const std::string& value) {
+  const auto plain = [](char c) { return c > ' ' && c <= '~' && kOfTheParser.find(c) == std::string_view::npos; };
+  if (std::all_of(value.begin(), value.end(), plain)) return value;
+  std::string text = "\"";
+  for (const char c : value) text += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return text + "\"";
+}
 
 /// The value of an option, put together key by key.
 class Option {
  public:
   Option& set(const std::string& key, const std::string& value) {
-    // Quotes would stay a part of the value, so nothing can be escaped.
-    if (value.find_first_of(",\"[]\n") != std::string::npos ||
-        (!value.empty() && (value.front() == ' ' || value.back() == ' '))) {
-      throw Error("Cloud Hypervisor cannot be given \"" + value +
-                  "\" on its command line: commas, quotes, brackets and spaces at an end are its parser's own; rename it");
-    }
-    if (!value.empty()) text_ += (text_.empty() ? "" : ",") + key + "=" + value;
+    require_text(value);
+    if (!value.empty()) text_ += (text_.empty() ? "" : ",") + key + "=" + quoted(value);
     return *this;
   }
   Option& set(const std::string& key, const std::filesystem::path& value) { return set(key, value.string()); }
@@ -98,9 +117,14 @@ std::string path_option(const std::filesystem::path& path) { return Option().set
 
 std::vector<std::string> to_arguments(const VmConfig& config) {
   std::vector<std::string> words;
-  const auto add = [&words](const char* option, const std::string& value) {
+  const auto add = [&words](const std::string& option, const std::string& value) {
     if (value.empty()) return;
-    words.emplace_back(option);
+    require_text(value);
+    if (value.front() == '-') {  // alone it would be taken for an option
+      words.push_back(option + "=" + value);
+      return;
+    }
+    words.push_back(option);
     words.push_back(value);
   };
   add("--cpus", value_of(config.cpus));

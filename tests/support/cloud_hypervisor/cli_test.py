@@ -28,6 +28,14 @@ ACCEPTED = [
     (["--disk", "path=/a", "--disk", "path=/b"], ("disks", 1, "path"), "/b"),
     (["--disk", "path=/a,image_type=qcow2,backing_files=on"], ("disks", 0, "image_type"), "Qcow2"),
     (["--disk", 'path="/a,b",id=d'], ("disks", 0, "path"), "/a,b"),
+    (["--disk", 'path="/a,readonly=on"'], ("disks", 0, "readonly"), False),
+    (["--disk", 'path="/vms/""a"""'], ("disks", 0, "path"), '/vms/"a"'),
+    (["--disk", 'path=""""'], ("disks", 0, "path"), '"'),
+    (["--disk", 'path="/a]"'], ("disks", 0, "path"), "/a]"),
+    (["--disk", "path=/[a,b],id=d"], ("disks", 0, "path"), "/[a,b]"),
+    (["--disk", 'path= "/a "'], ("disks", 0, "path"), "/a "),
+    (["--disk", "path=/a ,id=d"], ("disks", 0, "path"), "/a"),
+    (["--disk", "path=/a=b"], ("disks", 0, "path"), "/a=b"),
     (["--disk", "path=/a,bw_size=1000,bw_refill_time=100"], ("disks", 0, "rate_limiter_config", "ops"), None),
     (["--net", "tap=t0,mac=AA:bb:cc:dd:ee:ff"], ("net", 0, "mac"), "aa:bb:cc:dd:ee:ff"),
     (["--net", "fd=[3,4],num_queues=4"], ("net", 0, "fds"), [3, 4]),
@@ -39,6 +47,13 @@ ACCEPTED = [
     (["--debug-console", "file=/d,iobase=0x402"], ("debug_console", "iobase"), 0x402),
     (["--vsock", "cid=3,socket=/v"], ("vsock", "cid"), 3),
     (["--fs", "tag=t,socket=/f,num_queues=1,queue_size=512"], ("fs", 0, "queue_size"), 512),
+    (["--fs", 'tag="a,b",socket=/f,num_queues="1"'], ("fs", 0, "tag"), "a,b"),
+    (["--fs", 'tag="",socket=/f'], ("fs", 0, "tag"), ""),
+    (["--serial", 'socket="/s,t"'], ("serial", "socket"), "/s,t"),
+    (["--platform", 'serial_number="a,b"'], ("platform", "system_serial_number"), "a,b"),
+    (["--platform", 'oem_strings=["a",b]'], ("platform", "oem_strings"), ['"a"', "b"]),
+    (["--initramfs", '"/i"'], ("payload", "initramfs"), '"/i"'),
+    (["--cmdline=-- single"], ("payload", "cmdline"), "-- single"),
     (["--tpm", "socket=/t"], ("tpm", "socket"), "/t"),
     (["--balloon", "size=64M,deflate_on_oom=on"], ("balloon", "deflate_on_oom"), True),
     (["--rng", "src=/dev/random"], ("rng", "src"), "/dev/random"),
@@ -64,6 +79,7 @@ REFUSED = [
     (["--kernel"], "a value is required for '--kernel <kernel>' but none was supplied"),
     ([*KERNEL, "--seccomp", "maybe"], "[possible values: true, false, log, errno]"),
     ([*KERNEL, "--watchdog=on"], "unexpected value 'on' for '--watchdog' found"),
+    (["--kernel", "/k\udcff"], "invalid UTF-8 was detected in one or more arguments"),
 ]
 
 # Option values that the parser of the configuration refuses: the chain behind "Error parsing config".
@@ -77,6 +93,10 @@ BAD_VALUES = [
     (["--memory", "size=1G,shared=maybe"], ["Error parsing --memory", "Unable to convert maybe for shared"]),
     (["--memory-zone", "size=1G"], ["Error parsing --memory-zone: id missing"]),
     (["--disk", "path=/a,[x"], ["Error parsing --disk", "Invalid syntax: path=/a,[x"]),
+    (["--disk", 'path="/a'], ["Error parsing --disk", 'Invalid syntax: path="/a']),
+    (["--disk", "path=/a]"], ["Error parsing --disk", "Invalid syntax: path=/a]"]),
+    (["--disk", "path=/a,b"], ["Error parsing --disk", "Unknown option: b"]),
+    (["--disk", 'path=/a,readonly="on"'], ["Error parsing --disk", 'Unable to convert "on" for readonly']),
     (["--disk", "path=/a,image_type=vmdk"], ["Error parsing --disk", "Unable to convert vmdk for image_type"]),
     (["--net", "mac=zz"], ["Error parsing --net", "Unable to convert zz for mac"]),
     (["--net", "ip=300.1.1.1"], ["Error parsing --net", "Unable to convert 300.1.1.1 for ip"]),
@@ -141,6 +161,10 @@ class GrammarTest(unittest.TestCase):
         self.assertEqual(request["source_url"], "file:///d")
         self.assertTrue(request["resume"])
         self.assertEqual(request["net_fds"], [{"id": "n", "num_fds": 2, "fds": [4, 5]}])
+
+    def testQuotedKeyOfAPairMayHoldItsSign(self) -> None:
+        request = config_cli.restore_config('source_url=file:///d,net_fds=["n@1"@[4]]')
+        self.assertEqual(request["net_fds"], [{"id": "n@1", "num_fds": 1, "fds": [4]}])
 
 
 class ProcessTest(SimulatorTest):
@@ -221,6 +245,19 @@ class ProcessTest(SimulatorTest):
         self.addCleanup(simulator.close)
         listener.close()
         wait_for(simulator.reachable, "API by descriptor")
+        self.assertEqual(simulator.get("vmm.ping")[0], 200)
+
+    def testQuotedApiSocketMayHoldAComma(self) -> None:
+        simulator = Simulator(self.folder, "--api-socket", f'path="{self.folder}/api,b"', api=False)
+        self.addCleanup(simulator.close)
+        simulator.socket = f"{self.folder}/api,b"
+        wait_for(simulator.reachable, "API on a quoted path")
+        self.assertEqual(simulator.get("vmm.ping")[0], 200)
+
+    def testApiSocketEndsAtACommaThatIsNotQuoted(self) -> None:
+        simulator = Simulator(self.folder, "--api-socket", f"path={self.folder}/api,b", api=False)
+        self.addCleanup(simulator.close)
+        wait_for(simulator.reachable, "API in front of the comma")
         self.assertEqual(simulator.get("vmm.ping")[0], 200)
 
     def testEventsByDescriptor(self) -> None:

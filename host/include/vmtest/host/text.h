@@ -9,6 +9,8 @@ namespace vmtest {
 /// Makes text of a guest harmless for terminals and CI logs: escape sequences and control characters are taken out, and
 /// what a CI system would obey as a command ("::set-output", "##[error]", "##vso[", "##teamcity[") is broken.
 [[nodiscard]] std::string sanitize_console(std::string_view text);
+/// Whether all of `text` is UTF-8 (RFC 3629).
+[[nodiscard]] bool is_utf8(std::string_view text);
 /// The last `lines` lines.
 [[nodiscard]] std::string last_lines(std::string_view text, std::size_t lines);
 /// `text` with `prefix` in front of every line.

@@ -191,6 +191,8 @@ def parse(argv: list[str]) -> Arguments:
     if not argv:
         print(help_text(), file=sys.stderr)
         raise SystemExit(USAGE_ERROR)
+    if any(0xDC80 <= ord(char) <= 0xDCFF for word in argv for char in word):
+        _refuse("invalid UTF-8 was detected in one or more arguments")
     arguments = _Reader(argv).read()
     if "help" in arguments:
         print(help_text())

@@ -230,7 +230,7 @@ def _parse(option: str, value: str) -> dict[str, Any]:
     try:
         parser = OptionParser(conversions).parse(value)
         for key, missing in MISSING.get(option, {}).items():
-            if not parser.get(key):
+            if parser.get(key) is None:
                 raise Fault(f"Error parsing --{option}: {missing}")
         given = {key: parser.convert(key, conversion) for key, conversion in conversions.items()}
     except OptionError as error:

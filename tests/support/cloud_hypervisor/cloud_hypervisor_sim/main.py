@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -36,11 +37,10 @@ def _print_chain(fault: Fault) -> None:
 def _parse_api_socket(value: str | None) -> tuple[str | None, int | None]:
     if value is None:
         return None, None
-    try:
-        parser = OptionParser(("path", "fd")).parse(value)
-    except OptionError:
-        # Not in the grammar: the whole value is the path.
-        return value, None
+    parser = OptionParser(("path", "fd"))
+    with contextlib.suppress(OptionError):
+        # What stands before the error counts; where that is nothing, the whole value is the path.
+        parser.parse(value)
     fd = parser.get("fd")
     if fd is not None:
         try:

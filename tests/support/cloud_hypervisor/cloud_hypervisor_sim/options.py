@@ -100,6 +100,21 @@ def string_list(text: str) -> list[str]:
     return split_commas(text.strip().strip("[]"))
 
 
+def _split_pair(text: str) -> tuple[str, str]:
+    """At the only `@` outside of quotes."""
+    text = text.strip()
+    quoted = False
+    places = []
+    for place, char in enumerate(text):
+        if char == '"':
+            quoted = not quoted
+        elif char == "@" and not quoted:
+            places.append(place)
+    if len(places) != 1 or places[0] == 0:
+        raise ValueError(text)
+    return text[: places[0]], text[places[0] + 1 :]
+
+
 def tuple_list(key: Callable[[str], Any], value: Callable[[str], Any]) -> Callable[[str], list[tuple[Any, Any]]]:
     """`[key@value,key@value]`."""
 
@@ -107,13 +122,7 @@ def tuple_list(key: Callable[[str], Any], value: Callable[[str], Any]) -> Callab
         text = text.strip()
         if not (text.startswith("[") and text.endswith("]")):
             raise ValueError(text)
-        pairs = []
-        for part in split_commas(text[1:-1]):
-            left, at, right = part.strip().partition("@")
-            if not at or not left or "@" in right:
-                raise ValueError(part)
-            pairs.append((key(left), value(right)))
-        return pairs
+        return [(key(left), value(right)) for left, right in map(_split_pair, split_commas(text[1:-1]))]
 
     return convert
 
