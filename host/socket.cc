@@ -21,10 +21,7 @@ sockaddr_un unix_address(const std::filesystem::path& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   const std::string& text = path.native();
-  if (text.size() > max_socket_path()) {
-    throw Error("socket path is too long (" + std::to_string(text.size()) + " bytes, the system takes " +
-                std::to_string(max_socket_path()) + "): " + text + "; set XDG_RUNTIME_DIR to a shorter folder");
-  }
+  require_socket_path(path);
   std::memcpy(address.sun_path, text.data(), text.size());
   return address;
 }
@@ -51,6 +48,13 @@ constexpr std::chrono::seconds kAcceptTime{5};
 }  // namespace
 
 std::size_t max_socket_path() { return sizeof(sockaddr_un::sun_path) - 1; }
+
+void require_socket_path(const std::filesystem::path& path) {
+  const std::size_t size = path.native().size();
+  if (size <= max_socket_path()) return;
+  throw Error("socket path is too long (" + std::to_string(size) + " bytes, the system takes " +
+              std::to_string(max_socket_path()) + "): " + path.string() + "; set XDG_RUNTIME_DIR to a shorter folder");
+}
 
 FileDescriptor listen_unix(const std::filesystem::path& path) {
   const sockaddr_un address = unix_address(path);

@@ -55,6 +55,10 @@ std::unique_ptr<SupervisedVm> CloudHypervisorDriver::make_vm(const VmHandle& vm,
 
 HostSide CloudHypervisorDriver::take_host_side(const PrepareRequest& request) const { return take_tap_networks(request); }
 
+fs::path CloudHypervisorDriver::longest_socket() const {
+  return cloud_hypervisor::path_like(mode_ == Mode::Api ? cloud_hypervisor::kMigrationSocket : cloud_hypervisor::kSerialSocket);
+}
+
 std::shared_ptr<ApiVm> CloudHypervisorDriver::require_api(const VmHandle& vm, const char* wanted) const {
   return std::static_pointer_cast<ApiVm>(require(vm, wanted));
 }

@@ -9,6 +9,7 @@
 
 #include "failure.h"
 #include "halting_kernel.h"
+#include "variable.h"
 #include "vmtest/cloud_hypervisor_driver.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
@@ -59,6 +60,17 @@ class CloudHypervisorDriverTest : public ::testing::Test {
     ::setenv(kVariable, program.c_str(), 1);
   }
 
+  /// From now on runtime folders are in one so long that `socket`, in a VM's, has a path of that many bytes.
+  void lengthen_runtime_folder(const std::filesystem::path& socket, std::size_t bytes) {
+    // Below $XDG_RUNTIME_DIR: "/vmtest/", ten digits, "/".
+    constexpr std::size_t kBetween = 8 + 10 + 1;
+    const std::size_t above = folder_.path().string().size() + 1;
+    runtime_folder_ = folder_.path() / std::string(bytes - socket.string().size() - kBetween - above, 'x');
+    std::filesystem::create_directory(runtime_folder_);
+    home_.emplace("VMTEST_HOME", "");
+    runtime_.emplace("XDG_RUNTIME_DIR", runtime_folder_.string());
+  }
+
   /// Starts a VM by a Cloud Hypervisor that has that fault, see broken-server.
   void start_with(const std::string& fault) {
     stand_in(std::string("exec ") + VMTEST_BROKEN_CLOUD_HYPERVISOR + " " + fault + " \"$@\"");
@@ -71,6 +83,9 @@ class CloudHypervisorDriverTest : public ::testing::Test {
 
   static constexpr const char* kVariable = "VMTEST_CLOUD_HYPERVISOR";
   TemporaryDirectory folder_;
+  std::filesystem::path runtime_folder_;
+  std::optional<testing::Variable> home_;
+  std::optional<testing::Variable> runtime_;
   std::string named_;
   CloudHypervisorDriver driver_;
   std::optional<VmHandle> vm_;

@@ -266,6 +266,11 @@ class CloudHypervisorModesTest : public CloudHypervisorDriverTest,
                                  public ::testing::WithParamInterface<CloudHypervisorDriver::Mode> {
  protected:
   CloudHypervisorModesTest() : CloudHypervisorDriverTest(GetParam()) {}
+
+  /// Below a VM's runtime folder.
+  [[nodiscard]] static fs::path longest_socket() {
+    return GetParam() == CloudHypervisorDriver::Mode::Api ? "p0000/migration.sock" : "p0000/serial.sock";
+  }
 };
 
 TEST_P(CloudHypervisorModesTest, FoldersAndDisksMayHaveOddNames) {
@@ -280,6 +285,34 @@ TEST_P(CloudHypervisorModesTest, FoldersAndDisksMayHaveOddNames) {
   (void)driver_.start(*vm_, config);
   EXPECT_EQ(driver_.state(*vm_), VmState::Running);
   EXPECT_NE(read_file(odd / "vms " / "probe" / "events.json").find("booted"), std::string::npos);
+}
+
+TEST_P(CloudHypervisorModesTest, TooLongSocketPathIsRefusedBeforeAnythingIsThere) {
+  lengthen_runtime_folder(longest_socket(), max_socket_path() + 1);
+  const std::string why = failure_of([&] { (void)driver_.prepare(request()); });
+  EXPECT_NE(why.find("socket path is too long (108 bytes, the system takes 107): " + runtime_folder_.string()), std::string::npos)
+      << why;
+  EXPECT_NE(why.find(longest_socket().filename().string() + "; set XDG_RUNTIME_DIR to a shorter folder"), std::string::npos)
+      << why;
+  EXPECT_FALSE(fs::exists(folder_.path() / "vms"));
+  EXPECT_TRUE(fs::is_empty(runtime_folder_ / "vmtest"));
+}
+
+TEST_P(CloudHypervisorModesTest, LongestSocketPathServes) {
+  lengthen_runtime_folder(longest_socket(), max_socket_path());
+  MachineConfig config = machine();
+  config.agent_channel = true;
+  (void)driver_.start(prepare(), config);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+  EXPECT_TRUE(connect_unix(driver_.console_endpoint(*vm_).address));
+  EXPECT_TRUE(connect_unix(vm_->runtime_dir / "vsock.sock"));
+}
+
+TEST_F(CloudHypervisorDriverTest, LongestSocketPathServesAMigration) {
+  lengthen_runtime_folder("p0000/migration.sock", max_socket_path());
+  (void)driver_.start(prepare(), machine());
+  EXPECT_GT(driver_.migration()->migrate(*vm_, machine(), Deadline::after(60s)).total, 0ms);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
 }
 
 INSTANTIATE_TEST_SUITE_P(Modes, CloudHypervisorModesTest,

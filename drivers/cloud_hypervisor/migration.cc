@@ -61,7 +61,7 @@ MigrationReport ApiVm::migrate(const MachineConfig& machine, const Deadline& dea
   second.directory = folder;
   second.serial = kSerialSocket;
   const ApiClient target(folder / kApiSocket);
-  const fs::path meeting = folder / "migration.sock";
+  const fs::path meeting = folder / kMigrationSocket;
   const std::string url = "unix:" + meeting.string();
   const auto failures = [this] {
     const std::vector<Event> all = events();

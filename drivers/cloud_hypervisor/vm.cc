@@ -30,6 +30,9 @@ constexpr std::chrono::seconds kBootTime{60};
 constexpr std::chrono::milliseconds kRemovalPoll{5};
 constexpr std::chrono::milliseconds kLongestRemovalPoll{100};
 
+/// Of a process, in the VM's runtime folder.
+fs::path folder_name(const std::string& digits) { return "p" + digits; }
+
 VmState state_of(State state) {
   switch (state) {
     case State::Created:
@@ -67,6 +70,8 @@ fs::path find_cloud_hypervisor() {
   throw Error(std::string("Cloud Hypervisor is not installed: ") + kProgram + " is not in PATH and " + kProgramVariable +
               " names none; Debian has no package, its project publishes a static program");
 }
+
+fs::path path_like(const char* socket) { return folder_name(std::string(kFolderDigits, '0')) / socket; }
 
 fs::path find_firmware() {
   const char* named = std::getenv(kFirmwareVariable);
@@ -136,7 +141,7 @@ SupervisedProcess CloudHypervisorVm::command(const std::vector<std::string>& opt
 }
 
 fs::path CloudHypervisorVm::make_folder() const {
-  const fs::path folder = handle().runtime_dir / ("p" + random_hex(kFolderDigits));
+  const fs::path folder = handle().runtime_dir / folder_name(random_hex(kFolderDigits));
   fs::create_directory(folder);
   fs::permissions(folder, fs::perms::owner_all);
   return folder;

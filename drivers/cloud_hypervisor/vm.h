@@ -21,6 +21,11 @@ inline constexpr const char* kProcess = "cloud-hypervisor";
 /// Names of files in the VM's folders.
 inline constexpr const char* kApiSocket = "api.sock";
 inline constexpr const char* kLog = "cloud-hypervisor.log";
+/// Where two processes meet for a migration, in the folder of the second.
+inline constexpr const char* kMigrationSocket = "migration.sock";
+
+/// A socket's path in the folder of a process, below the VM's runtime folder: as long as it is there, not the same.
+[[nodiscard]] std::filesystem::path path_like(const char* socket);
 
 /// The firmware that VMTEST_CLOUD_HYPERVISOR_FIRMWARE names. Throws Unsupported when it names none that is there.
 [[nodiscard]] std::filesystem::path find_firmware();

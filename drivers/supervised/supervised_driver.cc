@@ -11,6 +11,7 @@
 #include "supervised/supervised_vm.h"
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
+#include "vmtest/host/socket.h"
 #include "vmtest/host/text.h"
 
 namespace vmtest {
@@ -69,13 +70,14 @@ std::shared_ptr<SupervisedVm> SupervisedDriver::require(const VmHandle& vm, cons
 VmHandle SupervisedDriver::prepare(const PrepareRequest& request) {
   require_name(request.name, "VM");
   return with_context("cannot prepare VM \"" + request.name + "\"", [&] {
-    const HostSide side = take_host_side(request);
     VmHandle vm;
+    vm.runtime_dir = runtime_dir() / random_hex(kFolderDigits);
+    require_socket_path(vm.runtime_dir / longest_socket());
+    const HostSide side = take_host_side(request);
     vm.id = std::string(to_string(kind_)) + "-" + random_uuid();
     vm.name = request.name;
     vm.driver = kind_;
     vm.work_dir = (request.vms_dir.empty() ? data_dir() / "vms" : fs::absolute(request.vms_dir)) / request.name;
-    vm.runtime_dir = runtime_dir() / random_hex(kFolderDigits);
     vm.ssh_port = side.port ? side.port->port : std::uint16_t{0};
     if (!request.nics.empty()) {
       const std::string& wished = request.nics.front().mac_address;

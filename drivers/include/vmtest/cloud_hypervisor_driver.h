@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <string>
@@ -49,6 +50,7 @@ class CloudHypervisorDriver final : public SupervisedDriver,
   [[nodiscard]] std::unique_ptr<SupervisedVm> make_vm(const VmHandle& vm, std::shared_ptr<SupervisorConnection> supervisor,
                                                       Owner owner) const override;
   [[nodiscard]] HostSide take_host_side(const PrepareRequest& request) const override;
+  [[nodiscard]] std::filesystem::path longest_socket() const override;
   [[nodiscard]] std::shared_ptr<cloud_hypervisor::ApiVm> require_api(const VmHandle& vm, const char* wanted) const;
 
   // Snapshots: state and memory are read into each fork.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -47,6 +48,10 @@ class SupervisedDriver : public Driver {
                                                               Owner owner) const = 0;
   /// Takes what the VM's cards need of the host. It is held by the supervisor from then on.
   [[nodiscard]] virtual HostSide take_host_side(const PrepareRequest& request) const = 0;
+
+  /// Of the sockets that a VM has below its runtime folder the one with the longest path. Where that is too long for the system
+  /// the VM is refused before anything of it is there.
+  [[nodiscard]] virtual std::filesystem::path longest_socket() const { return "supervisor.sock"; }
 
   /// What a VM that has ended has left on the host outside its folders and why, in words; empty: nothing.
   [[nodiscard]] virtual std::string left_behind(const VmHandle&) const { return {}; }

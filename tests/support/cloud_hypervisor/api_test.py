@@ -233,6 +233,11 @@ class RefusalTest(SimulatorTest):
         answer = simulator.put("vm.create", self.config(serial=serial))
         self.assertAnswer(500, answer, "Error creating console device", "No such file or directory (os error 2)")
 
+    def testTooLongPathOfASerialSocketIsRefused(self) -> None:
+        serial = {"mode": "Socket", "socket": f"{self.folder}/{'x' * 108}"}
+        answer = self.start().put("vm.create", self.config(serial=serial))
+        self.assertAnswer(500, answer, "Error creating console device", "path must be shorter than SUN_LEN")
+
     def testConsoleSocketIsRefused(self) -> None:
         answer = self.start().put("vm.create", self.config(console={"mode": "Socket", "socket": "/s"}))
         self.assertAnswer(500, answer, "No socket option support for console device")

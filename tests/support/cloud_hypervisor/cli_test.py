@@ -218,6 +218,12 @@ class ProcessTest(SimulatorTest):
         self.assertIn("is already in use by another running instance", result.stderr)
         self.assertEqual(first.get("vmm.ping")[0], 200)
 
+    def testTooLongSocketPathIsRefused(self) -> None:
+        result = run("--api-socket", f"path={self.folder}/{'x' * 108}")
+        self.assertEqual(result.returncode, 1)
+        words = "  1: Error creation API server's socket\n  2: path must be shorter than SUN_LEN\n"
+        self.assertIn(words, result.stderr)
+
     def testSocketGoesAndItsLockStays(self) -> None:
         simulator = self.start()
         simulator.close()

@@ -17,6 +17,8 @@ namespace vmtest {
 
 /// Longest path a Unix socket can have on this system.
 [[nodiscard]] std::size_t max_socket_path();
+/// Throws Error, which says what to do, when that path is longer.
+void require_socket_path(const std::filesystem::path& path);
 /// Listens on a Unix stream socket made at `path` (0600). Throws Error when the path is too long, std::system_error else.
 [[nodiscard]] FileDescriptor listen_unix(const std::filesystem::path& path);
 /// Connects to a Unix stream socket. Throws std::system_error; Timeout after five seconds where a listener takes no connections.

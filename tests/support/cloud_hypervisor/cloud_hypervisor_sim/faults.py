@@ -32,7 +32,10 @@ class Fault(Exception):
 
 def io_error_text(error: OSError) -> str:
     """An I/O error in the words of Rust's standard library."""
-    number = error.errno or 0
+    if error.errno is None:
+        # What Python refuses before it asks the system: a socket's path that is too long.
+        return "path must be shorter than SUN_LEN"
+    number = error.errno
     return f"{os.strerror(number)} (os error {number})"
 
 
