@@ -159,7 +159,9 @@ void ApiClient::snapshot(const fs::path& folder, const Deadline& deadline) const
 }
 
 void ApiClient::restore(const Restore& restore, const Deadline& deadline) const {
-  json body = {{"source_url", file_url(restore.folder)}, {"resume", restore.resume}, {"prefault", restore.prefault}};
+  json body = {{"source_url", file_url(restore.folder)}};
+  if (restore.resume) body["resume"] = true;
+  if (restore.prefault) body["prefault"] = true;
   if (restore.memory_mode) body["memory_restore_mode"] = *restore.memory_mode == MemoryRestoreMode::Copy ? "Copy" : "OnDemand";
   api_.put("vm.restore", body, deadline);
 }

@@ -132,12 +132,12 @@ class ApiClient {
 
   /// Paused only; the folder must exist.
   void snapshot(const std::filesystem::path& folder, const Deadline& deadline) const;
-  /// There must be no VM; the restored one is paused unless it is to go on.
+  /// There must be no VM; the restored one is paused unless it is to go on, which v51 does not know yet.
   void restore(const Restore& restore, const Deadline& deadline) const;
   /// Builds for debugging guests only: others answer 404.
   void dump_core(const std::filesystem::path& file, const Deadline& deadline) const;
   void receive_migration(const ReceiveMigration& migration, const Deadline& deadline) const;
-  /// Returns at once since v53, where events tell of its end; before, when it is over.
+  /// Returns at once since v53, where events tell of its end; before, when it is over. See migration_way().
   void send_migration(const SendMigration& migration, const Deadline& deadline) const;
 
  private:

@@ -81,7 +81,7 @@ const std::vector<Call>& calls_without_an_answer() {
        [](const ApiClient& client) {
          client.restore({.folder = "/snap", .resume = true, .memory_mode = MemoryRestoreMode::OnDemand}, soon());
        },
-       R"({"source_url":"file:///snap","resume":true,"prefault":false,"memory_restore_mode":"OnDemand"})"},
+       R"({"source_url":"file:///snap","resume":true,"memory_restore_mode":"OnDemand"})"},
       {"vm.coredump", [](const ApiClient& client) { client.dump_core("/core", soon()); },
        R"({"destination_url":"file:///core"})"},
       {"vm.receive-migration",

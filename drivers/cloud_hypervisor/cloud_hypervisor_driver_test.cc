@@ -149,6 +149,51 @@ TEST_F(CloudHypervisorDriverTest, FailedMigrationLeavesTheGuestWhereItWas) {
   EXPECT_NO_THROW((void)driver_.migration()->migrate(*vm_, machine(), Deadline::after(60s)));
 }
 
+/// By the versions that send a guest in ways of their own: see migration_way().
+class CloudHypervisorMigrationTest : public CloudHypervisorDriverTest, public ::testing::WithParamInterface<const char*> {
+ protected:
+  void SetUp() override {
+    CloudHypervisorDriverTest::SetUp();
+    if (!IsSkipped() && !is_stand_in()) GTEST_SKIP() << named_ << " is of one version";
+  }
+
+ private:
+  const testing::Variable version_{"VMTEST_SIM_CH_VERSION", GetParam()};
+};
+
+TEST_P(CloudHypervisorMigrationTest, GuestMovesAndCanBeSentOn) {
+  (void)driver_.start(prepare(), machine());
+  EXPECT_GT(driver_.migration()->migrate(*vm_, machine(), Deadline::after(60s)).total, 0ms);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+  EXPECT_GT(driver_.migration()->migrate(*vm_, machine(), Deadline::after(60s)).total, 0ms);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+  EXPECT_EQ(SupervisorConnection::connect(vm_->supervisor_socket())->status().processes.size(), 1U);
+}
+
+TEST_P(CloudHypervisorMigrationTest, FailureIsToldAndTheGuestStays) {
+  (void)driver_.start(prepare(), machine());
+  stand_in("VMTEST_SIM_CH_QEMU=/bin/false exec " + named_ + " \"$@\"");
+  const std::string why = failure_of([&] { (void)driver_.migration()->migrate(*vm_, machine(), Deadline::after(60s)); });
+  EXPECT_NE(why.find("cannot migrate VM \"probe\""), std::string::npos) << why;
+  EXPECT_NE(why.find("Migration aborted"), std::string::npos) << "the log's words are missing: " << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+  driver_.suspend(*vm_);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Suspended);
+}
+
+TEST_P(CloudHypervisorMigrationTest, FrozenVmContinues) {
+  const fs::path state = folder_.path() / "state";
+  (void)driver_.start(prepare(), machine());
+  driver_.templates()->save(*vm_, state, Deadline::after(60s));
+  MachineConfig again = machine();
+  again.restore_from = state;
+  (void)driver_.start(*vm_, again);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+}
+
+INSTANTIATE_TEST_SUITE_P(Versions, CloudHypervisorMigrationTest, ::testing::Values("v51", "v52", "v53", "main"),
+                         [](const auto& one) { return std::string(one.param); });
+
 TEST_F(CloudHypervisorDriverTest, WhatCannotMigrateIsRefused) {
   MachineConfig named = machine();
   named.nics.front().tap_name = "tap7";

@@ -52,6 +52,7 @@ MigrationReport ApiVm::migrate(const MachineConfig& machine, const Deadline& dea
                         "\" by its name, and the second process finds it busy while the first one lives; leave its name out");
     }
   }
+  const MigrationWay way = migration_way(api_.ping(deadline).version);
   const fs::path folder = make_folder();
   const fs::path next_events = handle().work_dir / "events-next.json";
   SupervisedProcess second;
@@ -87,12 +88,13 @@ MigrationReport ApiVm::migrate(const MachineConfig& machine, const Deadline& dea
           };
           while (!is_listened_on(meeting) && !arrived()) check();
           sent = true;
+          SendMigration request{.url = url};
           const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(deadline.remaining()).count();
-          // Returns when the guest has moved, or at once: since v53.
-          api_.send_migration({.url = url, .timeout_s = static_cast<unsigned>(std::max<std::int64_t>(seconds, 1))}, deadline);
+          if (way.takes_limits) request.timeout_s = static_cast<unsigned>(std::max<std::int64_t>(seconds, 1));
+          api_.send_migration(request, deadline);
           while (!arrived()) {
             check();
-            if (failures() != failures_before) throw Error("the guest does not leave");
+            if (way.answers_at_once && failures() != failures_before) throw Error("the guest does not leave");
           }
           arrival.get();
           if (const State now = target.state(deadline); now != State::Running) throw Error("the guest arrived and does not run");

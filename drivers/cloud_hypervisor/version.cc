@@ -16,13 +16,13 @@ namespace vmtest::cloud_hypervisor {
 namespace {
 
 /// Since this one, disks are told their format and whether they may have a backing file.
-constexpr int kOldestMajor = 51;
+constexpr long kOldestMajor = 51;
+constexpr long kFirstWithLimits = 52;
+constexpr long kFirstToAnswerAtOnce = 53;
 /// It takes milliseconds; loading from a cold disk on a crowded host takes longest.
 constexpr std::chrono::seconds kVersionTime{20};
 
-}  // namespace
-
-void require_version(const std::string& version) {
+long supported_major(const std::string& version) {
   char* end = nullptr;
   const long major = std::strtol(version.c_str(), &end, 10);
   if (end == version.c_str() || *end != '.')
@@ -31,6 +31,16 @@ void require_version(const std::string& version) {
     throw Unsupported("Cloud Hypervisor v" + sanitize_console(version) + " is too old: disks are told their format since v" +
                       std::to_string(kOldestMajor));
   }
+  return major;
+}
+
+}  // namespace
+
+void require_version(const std::string& version) { (void)supported_major(version); }
+
+MigrationWay migration_way(const std::string& version) {
+  const long major = supported_major(version);
+  return {.takes_limits = major >= kFirstWithLimits, .answers_at_once = major >= kFirstToAnswerAtOnce};
 }
 
 std::string version_of(const std::filesystem::path& program) {

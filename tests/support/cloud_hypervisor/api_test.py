@@ -155,6 +155,13 @@ class RefusalTest(SimulatorTest):
                 answer = simulator.request(ENDPOINTS[f"/{path}"].method, path, body)
                 self.assertAnswer(status, answer, words)
 
+    def testWithoutVmBeforeV53(self) -> None:
+        simulator = self.start(VMTEST_SIM_CH_GUEST_DEBUG="1", VMTEST_SIM_CH_VERSION="v52")
+        for path, (body, _, words) in BODIES.items():
+            with self.subTest(path):
+                answer = simulator.request(ENDPOINTS[f"/{path}"].method, path, body)
+                self.assertAnswer(500, answer, words)
+
     def testDeleteOfNothingSucceeds(self) -> None:
         self.assertAnswer(204, self.start().put("vm.delete"))
 

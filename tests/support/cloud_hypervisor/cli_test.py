@@ -172,6 +172,15 @@ class ProcessTest(SimulatorTest):
         result = run("--version")
         self.assertEqual((result.returncode, result.stdout.splitlines()[0]), (0, "cloud-hypervisor v53.0"))
 
+    def testOlderVersionIsPrinted(self) -> None:
+        result = run("--version", VMTEST_SIM_CH_VERSION="v51")
+        self.assertEqual((result.returncode, result.stdout.splitlines()[0]), (0, "cloud-hypervisor v51.1"))
+
+    def testVersionThatIsNoneIsRefused(self) -> None:
+        result = run("--version", VMTEST_SIM_CH_VERSION="v50")
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("VMTEST_SIM_CH_VERSION=v50 is none of v51, v52, v53, main", result.stderr)
+
     def testRefusalReachesStandardError(self) -> None:
         result = run("--disk", "path=/a")
         self.assertEqual(result.returncode, 2)

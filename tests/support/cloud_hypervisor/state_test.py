@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import unittest
+from pathlib import Path
 from typing import Any
 
 from simulated import Simulator, SimulatorTest, wait_for, write_elf
@@ -315,6 +316,102 @@ class MigrationTest(StateCase):
         receiver.join(60)
         self.assertEqual((answers[0][0], answers[0][1][1]), (500, "Error receiving migration"))
         self.assertAnswer(404, target.get("vm.info"))
+
+
+class OldMigrationTest(StateCase):
+    """Until v53 the request to send is answered when the guest has moved, or when it stays."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.meeting = f"{self.folder}/migration"
+
+    def source(self, version: str) -> Simulator:
+        serial = {"mode": "File", "file": str(self.serial)}
+        simulator = self.started_vm(config=self.config(serial=serial), VMTEST_SIM_CH_VERSION=version)
+        wait_for(lambda: ".." in self.said(), "the guest's count")
+        return simulator
+
+    def target(self, version: str, **environment: str) -> Simulator:
+        simulator = Simulator(self.folder, name="2", VMTEST_SIM_CH_VERSION=version, **environment)
+        self.addCleanup(simulator.close)
+        return simulator
+
+    def is_listened_on(self) -> bool:
+        lines = Path("/proc/net/unix").read_text().splitlines()
+        return any(line.endswith(f" {self.meeting}") and " 00010000 " in line for line in lines)
+
+    def migrate(self, source: Simulator, target: Simulator) -> list[tuple[int, Any]]:
+        """The answers to sender and receiver."""
+        received: list[tuple[int, Any]] = []
+        request = {"receiver_url": f"unix:{self.meeting}"}
+        receiver = threading.Thread(target=lambda: received.append(target.put("vm.receive-migration", request)))
+        receiver.start()
+        wait_for(self.is_listened_on, "the receiver")
+        sent = source.put("vm.send-migration", {"destination_url": f"unix:{self.meeting}"})
+        receiver.join(60)
+        return [sent, *received]
+
+    def migration_events(self, simulator: Simulator) -> list[str]:
+        return [event for event in simulator.events() if "migration" in event]
+
+    def testV52AnswersWhenTheGuestHasMoved(self) -> None:
+        source, target = self.source("v52"), self.target("v52")
+        self.assertEqual(self.migrate(source, target), [(204, None), (204, None)])
+        self.assertEqual(target.get("vm.info")[1]["state"], "Running")
+        self.assertEqual(source.wait(), 0)
+        self.assertGoesOn()
+        self.assertEqual(self.migration_events(source), ["vm migration-started", "vm migration-finished"])
+        self.assertEqual(
+            self.migration_events(target), ["vm migration-receive-started", "vm migration-receive-finished"]
+        )
+
+    def testV51TellsByItsAnswerAlone(self) -> None:
+        source, target = self.source("v51"), self.target("v51")
+        self.assertEqual(self.migrate(source, target), [(204, None), (204, None)])
+        self.assertEqual(target.get("vm.info")[1]["state"], "Running")
+        self.assertEqual(source.wait(), 0)
+        self.assertGoesOn()
+        self.assertEqual(self.migration_events(source) + self.migration_events(target), [])
+
+    def testFailureIsTheAnswer(self) -> None:
+        for version in ("v51", "v52"):
+            with self.subTest(version):
+                source = self.source(version)
+                answer = source.put("vm.send-migration", {"destination_url": f"unix:{self.meeting}"})
+                words = ("Error connecting to UNIX socket", "No such file or directory (os error 2)")
+                self.assertAnswer(500, answer, *words)
+                self.assertEqual(source.get("vm.info")[1]["state"], "Running")
+                self.assertAnswer(204, source.put("vm.pause"))
+                source.close()
+
+    def testReceptionThatIsAbortedIsAnsweredLikeOneThatIsNot(self) -> None:
+        source, target = self.source("v52"), self.target("v52", VMTEST_SIM_CH_QEMU="/bin/false")
+        sent, received = self.migrate(source, target)
+        self.assertAnswer(500, sent, "Error during config migration")
+        self.assertEqual(received, (204, None))
+        self.assertAnswer(500, target.get("vm.info"), "VM is not created")
+        self.assertEqual(source.get("vm.info")[1]["state"], "Running")
+
+    def testWhatCameLaterIsRefused(self) -> None:
+        cpus = {"boot_vcpus": 1, "max_vcpus": 1, "core_scheduling": "Vm"}
+        for version, path, body, field in (
+            ("v51", "vm.send-migration", {"destination_url": "unix:/s", "timeout_s": 1}, "timeout_s"),
+            ("v51", "vm.restore", {"source_url": "file:///d", "resume": False}, "resume"),
+            ("v51", "vm.create", self.config(cpus=cpus), "core_scheduling"),
+            ("v52", "vm.send-migration", {"destination_url": "unix:/s", "memory_mode": "Precopy"}, "memory_mode"),
+            ("v52", "vm.receive-migration", {"receiver_url": "unix:/s", "tls_dir": "/t"}, "tls_dir"),
+        ):
+            with self.subTest(version=version, path=path):
+                simulator = self.start(VMTEST_SIM_CH_VERSION=version)
+                status, words = simulator.put(path, body)
+                self.assertEqual((status, words[0]), (400, "Failed to deserialize JSON"))
+                self.assertIn(f"{version} has no '{field}' yet", words[1])
+                simulator.close()
+
+    def testPathThatCameLaterIsNotThere(self) -> None:
+        body = {"socket": "/s", "queue_sizes": [8], "device_type": 26}
+        answer = self.start(VMTEST_SIM_CH_VERSION="v51").put("vm.add-generic-vhost-user", body)
+        self.assertAnswer(404, answer, "Not Found")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import openapi, shapes
+from . import openapi, shapes, versions
 from .faults import Fault, Kind
 from .http_server import Request, Response
 from .vmm import Vmm
@@ -145,11 +145,16 @@ class Api:
         path = request.path.partition("?")[0]
         endpoint = ENDPOINTS.get(path.removeprefix(ROOT)) if path.startswith(ROOT + "/") else None
         try:
-            if endpoint is None or (path == f"{ROOT}/vm.coredump" and not self._vmm.guest_debug):
+            if endpoint is None or not self._is_served(path.removeprefix(ROOT)):
                 raise HttpFault(404, "Not Found")
             return self._answer(path.removeprefix(ROOT), endpoint, request)
         except HttpFault as fault:
             return Response(fault.status, json.dumps(fault.chain).encode())
+
+    def _is_served(self, path: str) -> bool:
+        if path == "/vm.coredump":
+            return self._vmm.guest_debug
+        return versions.has(self._vmm.version, versions.PATHS.get(path, self._vmm.version))
 
     def _answer(self, path: str, endpoint: Endpoint, request: Request) -> Response:
         if request.method == "PATCH":
@@ -250,7 +255,7 @@ class Api:
         if path == "/vm.resize" and fault.kind is Kind.PENDING:
             return HttpFault(429, "Too Many Requests")
         status = STATUS[fault.kind]
-        if self._vmm.old and fault.kind is not Kind.NOT_CREATED:
+        if self._vmm.old and not (fault.kind is Kind.NOT_CREATED and versions.has(self._vmm.version, "v53")):
             status = 500
         return HttpFault(status, "Error from API", endpoint.outer, *fault.chain)
 

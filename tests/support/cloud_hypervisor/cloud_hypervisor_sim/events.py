@@ -13,11 +13,16 @@ class EventMonitor:
         self._fd = fd
         self._start = time.monotonic()
         self._lock = threading.Lock()
+        self._left_out: frozenset[str] = frozenset()
         if fd is not None:
             os.set_blocking(fd, False)
 
+    def leave_out(self, events: frozenset[str]) -> None:
+        """These are not told."""
+        self._left_out = events
+
     def emit(self, source: str, event: str, **properties: str) -> None:
-        if self._fd is None:
+        if self._fd is None or event in self._left_out:
             return
         elapsed = time.monotonic() - self._start
         seconds = int(elapsed)

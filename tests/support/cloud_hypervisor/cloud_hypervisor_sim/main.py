@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 
-from . import cli, config_cli, log
+from . import cli, config_cli, log, versions
 from .api import Api
 from .events import EventMonitor
 from .faults import Fault, io_error_text
@@ -18,9 +18,9 @@ from .http_server import HttpServer
 from .options import OptionError, OptionParser
 from .vmm import Vmm
 
-VERSION = "v53.0"
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-PAYLOAD_LIMITS = {"main": 4 << 20, "v53": 51200}
+PAYLOAD_LIMIT = 4 << 20
+OLD_PAYLOAD_LIMIT = 51200
 
 
 def _print_chain(fault: Fault) -> None:
@@ -81,7 +81,7 @@ class _ApiServer:
         else:
             assert fd is not None
             listener = socket.socket(fileno=fd)
-        self._server = HttpServer(listener, Api(vmm).handle, PAYLOAD_LIMITS[vmm.version])
+        self._server = HttpServer(listener, Api(vmm).handle, OLD_PAYLOAD_LIMIT if vmm.old else PAYLOAD_LIMIT)
         self._server.start()
 
     def _bind(self, path: str) -> socket.socket:
@@ -169,9 +169,10 @@ def _redirect_log(path: str | None) -> None:
 def _run(arguments: cli.Arguments) -> None:
     api_path, api_fd = _parse_api_socket(arguments.one("api-socket"))
     _redirect_log(arguments.one("log-file"))
+    version = versions.chosen()
     events = _open_monitor(arguments.one("event-monitor"))
+    events.leave_out(versions.missing_events(version))
     events.emit("vmm", "starting")
-    version = "v53" if os.environ.get("VMTEST_SIM_CH_VERSION") == "v53" else "main"
     guest_debug = os.environ.get("VMTEST_SIM_CH_GUEST_DEBUG") == "1"
     vmm = Vmm(events, version, "no-shutdown" in arguments, guest_debug)
     _watch_signals(vmm)
@@ -195,7 +196,7 @@ def main(argv: list[str]) -> int:
     os.umask(0o077)
     arguments = cli.parse(argv)
     if "version" in arguments:
-        print(f"cloud-hypervisor {VERSION}\nMigration Protocol Versions: 0")
+        print(f"cloud-hypervisor v{versions.NUMBERS[versions.chosen()]}\nMigration Protocol Versions: 0")
         if arguments.verbosity:
             print('Enabled features: ["io_uring", "kvm"]')
         return 0

@@ -24,6 +24,10 @@ LINE_LIMIT = 4 << 20
 ACCEPT_TIMEOUT = 60.0
 
 
+class Aborted(Fault):
+    """The reception ended because a step of it failed here."""
+
+
 def send_fault(*chain: str) -> Fault:
     return Fault(SEND, *chain)
 
@@ -321,7 +325,7 @@ class _Incoming:
             pass
         self._vmm.events.emit("vm", "migration-receive-failed")
         self._vmm.abandon(self._vm)
-        raise Fault("Failed to complete migration for migratable component", "Migration was aborted") from None
+        raise Aborted("Failed to complete migration for migratable component", "Migration was aborted") from None
 
     def _config(self, message: dict[str, Any]) -> None:
         try:

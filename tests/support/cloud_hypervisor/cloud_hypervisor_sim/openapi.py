@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from . import versions
+
 FOLDER = Path(__file__).resolve().parent.parent
 FILES = {"main": "cloud-hypervisor-openapi.yaml", "v53": "cloud-hypervisor-openapi-v53.yaml"}
 
@@ -22,7 +24,8 @@ def _description(version: str) -> dict[str, Any]:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    with (FOLDER / FILES[version]).open(encoding="utf-8") as file:
+    # The descriptions of older versions differ in what versions.py tells.
+    with (FOLDER / FILES.get(version, FILES["v53"])).open(encoding="utf-8") as file:
         return yaml.load(file, Loader=loader)
 
 
@@ -32,9 +35,10 @@ def operations(version: str) -> dict[str, str]:
 
 
 class _Checker:
-    def __init__(self, schemas: dict[str, Any], request: bool) -> None:
+    def __init__(self, schemas: dict[str, Any], request: bool, version: str) -> None:
         self.schemas = schemas
         self.request = request
+        self.version = version
 
     def check(self, schema: dict[str, Any], value: Any, where: str, name: str = "") -> None:
         reference = schema.get("$ref")
@@ -73,6 +77,9 @@ class _Checker:
         properties = schema.get("properties", {})
         rest = schema.get("additionalProperties")
         for key, item in value.items():
+            since = versions.FIELDS.get((name, key), self.version)
+            if self.request and not versions.has(self.version, since):
+                raise Violation(f"{where}: {self.version} has no {key!r} yet")
             if key in properties:
                 if item is not None or not self.request:
                     self.check(properties[key], item, f"{where}.{key}")
@@ -89,7 +96,7 @@ def check_request(version: str, path: str, body: Any) -> None:
     item = description["paths"][path]
     schema = _json_schema(next(iter(item.values())).get("requestBody"))
     if schema is not None:
-        _Checker(description["components"]["schemas"], True).check(schema, body, path)
+        _Checker(description["components"]["schemas"], True, version).check(schema, body, path)
 
 
 def check_reply(version: str, path: str, status: int, body: Any) -> None:
@@ -104,4 +111,4 @@ def check_reply(version: str, path: str, status: int, body: Any) -> None:
         return
     if body is None:
         raise Violation(f"{path}: a reply {status} needs a body")
-    _Checker(description["components"]["schemas"], False).check(schema, body, path)
+    _Checker(description["components"]["schemas"], False, version).check(schema, body, path)

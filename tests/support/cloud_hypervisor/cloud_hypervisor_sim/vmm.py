@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from . import migration, rules, snapshot
+from . import migration, rules, snapshot, versions
 from .consoles import Consoles
 from .events import EventMonitor
 from .faults import (
@@ -59,7 +59,7 @@ class Vmm:
 
     @property
     def old(self) -> bool:
-        return self.version == "v53"
+        return self.version != versions.MAIN
 
     # The loop ---------------------------------------------------------------------------------------------------
 
@@ -270,8 +270,8 @@ class Vmm:
     def vmm_ping(self) -> dict[str, Any]:
         features = ["guest_debug"] if self.guest_debug else []
         return {
-            "build_version": "v53.0",
-            "version": "53.0.0",
+            "build_version": f"v{versions.NUMBERS[self.version]}",
+            "version": f"{versions.NUMBERS[self.version]}.0",
             "pid": os.getpid(),
             "features": features + ["io_uring", "kvm"],
         }
@@ -441,7 +441,11 @@ class Vmm:
         if self.migration is not None:
             raise migration.receive_fault("There is already an ongoing migration")
         migration.check_receive(request)
-        migration.receive(self, request)
+        try:
+            migration.receive(self, request)
+        except migration.Aborted:
+            if versions.has(self.version, "v53"):
+                raise
 
     def adopt(self, config: Config, layout: Any) -> Vm:
         """A VM that is about to be received, in place of whatever was configured."""
@@ -471,6 +475,15 @@ class Vmm:
         info = self.vm_info()
         self.migration = migration.Outgoing(self.vm, request, info, self.events, self._migration_done_later)
         self.migration.start()
+        if not versions.has(self.version, "v53"):
+            self._await_migration(self.migration)
+
+    def _await_migration(self, outgoing: migration.Outgoing) -> None:
+        """Until v53 the request is answered when all is over, and no other one meanwhile."""
+        outgoing.wait()
+        self._migration_done()
+        if outgoing.failure is not None:
+            raise outgoing.failure
 
     def _migration_done_later(self) -> None:
         self.post(self._migration_done)
