@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <system_error>
+#include <vector>
 
 #include "failure.h"
 #include "halting_kernel.h"
@@ -13,7 +16,9 @@
 #include "vmtest/cloud_hypervisor_driver.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
+#include "vmtest/supervisor.h"
 #include "vmtest/types.h"
+#include "wait.h"
 
 namespace vmtest {
 
@@ -79,6 +84,32 @@ class CloudHypervisorDriverTest : public ::testing::Test {
   /// What such a start says.
   std::string failure_with(const std::string& fault) {
     return failure_of([&] { start_with(fault); });
+  }
+
+  /// Destroys the VM. Returns what of it is there after that: folders, processes, its state.
+  [[nodiscard]] std::vector<std::string> left_after_destroy() {
+    auto processes = SupervisorConnection::connect(vm_->supervisor_socket())->status().processes;
+    processes["supervisor"] = vm_->supervisor_pid;
+    driver_.destroy(*vm_);
+    std::vector<std::string> left;
+    for (const std::filesystem::path& folder : {vm_->work_dir, vm_->runtime_dir}) {
+      if (std::filesystem::exists(folder)) left.push_back(folder.string());
+    }
+    for (const auto& process : processes) {
+      const auto has_ended = [&process] { return !is_alive(process.second); };
+      if (!testing::wait_until(has_ended, Deadline::after(std::chrono::seconds(20)))) left.push_back(process.first);
+    }
+    if (const VmState state = driver_.state(*vm_); state != VmState::Destroyed) left.emplace_back(to_string(state));
+    return left;
+  }
+  /// Whether a process has not ended, be it reaped or not.
+  [[nodiscard]] static bool is_alive(pid_t pid) {
+    try {
+      const std::string stat = read_file("/proc/" + std::to_string(pid) + "/stat");
+      return stat.compare(stat.rfind(')') + 1, 2, " Z") != 0;
+    } catch (const std::system_error&) {
+      return false;
+    }
   }
 
   static constexpr const char* kVariable = "VMTEST_CLOUD_HYPERVISOR";

@@ -7,6 +7,8 @@
 #include <chrono>
 #include <cstdlib>
 #include <ostream>
+#include <string>
+#include <vector>
 
 #include "cloud_hypervisor/cloud_hypervisor_driver_fixture.h"
 #include "vmtest/error.h"
@@ -19,20 +21,109 @@ namespace fs = std::filesystem;
 using namespace std::chrono_literals;
 
 using CloudHypervisorFaultsTest = CloudHypervisorDriverTest;
+using Words = std::vector<std::string>;
+
+/// A program that goes on for a VM only.
+constexpr const char* kTellVersion = "[ \"$1\" != --version ] || { echo cloud-hypervisor v53.0; exit; }\n";
 
 TEST_F(CloudHypervisorFaultsTest, ProgramThatIsNotThereIsNamed) {
   ::setenv(kVariable, "/nonexistent/cloud-hypervisor", 1);
   EXPECT_EQ(driver_.unavailable_reason(), "VMTEST_CLOUD_HYPERVISOR=/nonexistent/cloud-hypervisor is no program");
 }
 
-TEST_F(CloudHypervisorFaultsTest, ProgramThatEndsAtOnceIsQuoted) {
-  stand_in("echo its own complaint >&2; exit 3");
+/// In both modes.
+class CloudHypervisorStartFaultsTest : public CloudHypervisorDriverTest,
+                                       public ::testing::WithParamInterface<CloudHypervisorDriver::Mode> {
+ protected:
+  CloudHypervisorStartFaultsTest() : CloudHypervisorDriverTest(GetParam()) {}
+};
+
+TEST_P(CloudHypervisorStartFaultsTest, ProgramThatEndsAtOnceIsQuoted) {
+  stand_in(std::string(kTellVersion) + "echo its own complaint >&2; exit 3");
   const std::string why = failure_of([&] { (void)driver_.start(prepare(), machine()); });
+  EXPECT_NE(why.find("cannot start VM \"probe\""), std::string::npos) << why;
   EXPECT_NE(why.find("exit code 3"), std::string::npos) << why;
   EXPECT_NE(why.find("its own complaint"), std::string::npos) << why;
   EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
-  driver_.destroy(*vm_);
-  EXPECT_FALSE(fs::exists(vm_->work_dir));
+  EXPECT_EQ(left_after_destroy(), Words());
+}
+
+TEST_P(CloudHypervisorStartFaultsTest, ProgramThatIsKilledAtOnceIsTold) {
+  stand_in(std::string(kTellVersion) + "kill -SEGV $$");
+  const std::string why = failure_of([&] { (void)driver_.start(prepare(), machine()); });
+  EXPECT_NE(why.find("signal 11"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+  EXPECT_EQ(left_after_destroy(), Words());
+}
+
+TEST_P(CloudHypervisorStartFaultsTest, KernelThatIsMissingIsTold) {
+  MachineConfig config = machine();
+  config.kernel = "/nonexistent/vmlinux";
+  const std::string why = failure_of([&] { (void)driver_.start(prepare(), config); });
+  EXPECT_NE(why.find("Cannot open kernel file"), std::string::npos) << why;
+  EXPECT_NE(why.find("No such file or directory"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+  EXPECT_EQ(left_after_destroy(), Words());
+}
+
+TEST_P(CloudHypervisorStartFaultsTest, DiskThatIsMissingIsTold) {
+  MachineConfig config = machine();
+  config.disks = {{.path = "/nonexistent/gone.raw", .format = DiskFormat::Raw, .id = "root"}};
+  const std::string why = failure_of([&] { (void)driver_.start(prepare(), config); });
+  EXPECT_NE(why.find("Cannot open disk path"), std::string::npos) << why;
+  EXPECT_NE(why.find("No such file or directory"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+  EXPECT_EQ(left_after_destroy(), Words());
+}
+
+TEST_P(CloudHypervisorStartFaultsTest, VmKilledFromOutsideIsFailed) {
+  (void)driver_.start(prepare(), machine());
+  ::kill(SupervisorConnection::connect(vm_->supervisor_socket())->status().processes.at("cloud-hypervisor"), SIGKILL);
+  const auto exit = driver_.wait_exit(*vm_, 20s);
+  ASSERT_TRUE(exit);
+  EXPECT_FALSE(exit->orderly);
+  EXPECT_NE(exit->how.find("Cloud Hypervisor ended with signal 9"), std::string::npos) << exit->how;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+  EXPECT_THROW((void)driver_.suspend(*vm_), Error);
+  EXPECT_THROW((void)driver_.start(*vm_, machine()), Error);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+  EXPECT_EQ(left_after_destroy(), Words());
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, CloudHypervisorStartFaultsTest,
+                         ::testing::Values(CloudHypervisorDriver::Mode::Api, CloudHypervisorDriver::Mode::CommandLine),
+                         [](const auto& one) { return one.param == CloudHypervisorDriver::Mode::Api ? "Api" : "CommandLine"; });
+
+/// By the command line nobody can be asked: its events are all that is heard of it.
+class CloudHypervisorCommandLineFaultsTest : public CloudHypervisorDriverTest {
+ protected:
+  CloudHypervisorCommandLineFaultsTest() : CloudHypervisorDriverTest(CloudHypervisorDriver::Mode::CommandLine) {}
+};
+
+TEST_F(CloudHypervisorCommandLineFaultsTest, ProgramThatNeverGetsTheGuestGoingIsGivenUp) {
+  stand_in(std::string(kTellVersion) + "echo still looking for the guest >&2; exec sleep 600");
+  const std::string why = failure_of([&] { (void)driver_.start(prepare(), machine()); });
+  EXPECT_NE(why.find("Cloud Hypervisor was not up within 60 s, after it said:\n  still looking for the guest"), std::string::npos)
+      << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
+  EXPECT_EQ(left_after_destroy(), Words());
+}
+
+TEST_F(CloudHypervisorCommandLineFaultsTest, ProgramThatDoesNotTellItsVersionIsNotStarted) {
+  stand_in("echo no version today >&2; exit 4");
+  const std::string why = failure_of([&] { (void)driver_.start(prepare(), machine()); });
+  EXPECT_NE(why.find("no version today"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Prepared);
+  EXPECT_EQ(left_after_destroy(), Words());
+}
+
+TEST_F(CloudHypervisorCommandLineFaultsTest, PathThatNoArgumentCanHoldIsRefused) {
+  MachineConfig odd = machine();
+  odd.disks = {{.path = "/no/\xff/text.raw", .format = DiskFormat::Raw, .id = "root"}};
+  const std::string why = failure_of([&] { (void)driver_.start(prepare(), odd); });
+  EXPECT_NE(why.find("which takes UTF-8 without NUL bytes"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Prepared);
+  EXPECT_EQ(left_after_destroy(), Words());
 }
 
 struct VersionCase {
@@ -54,6 +145,7 @@ TEST_P(CloudHypervisorVersionTest, OldOneIsRefused) {
   const std::string why = failure_with("version");
   EXPECT_NE(why.find("Cloud Hypervisor v48.0.0 is too old: disks are told their format since v51"), std::string::npos) << why;
   EXPECT_EQ(driver_.state(*vm_), GetParam().after);
+  EXPECT_EQ(left_after_destroy(), Words());
 }
 
 TEST_P(CloudHypervisorVersionTest, OneThatIsNoneIsQuoted) {
@@ -133,17 +225,6 @@ TEST_F(CloudHypervisorFaultsTest, OneWhoseSocketIsGoneIsStoppedByAnyone) {
   CloudHypervisorDriver other;
   (void)other.stop(*vm_, 500ms);
   EXPECT_EQ(driver_.state(*vm_), VmState::Stopped);
-}
-
-TEST_F(CloudHypervisorFaultsTest, VmKilledFromOutsideIsFailed) {
-  (void)driver_.start(prepare(), machine());
-  ::kill(SupervisorConnection::connect(vm_->supervisor_socket())->status().processes.at("cloud-hypervisor"), SIGKILL);
-  const auto exit = driver_.wait_exit(*vm_, 20s);
-  ASSERT_TRUE(exit);
-  EXPECT_FALSE(exit->orderly);
-  EXPECT_NE(exit->how.find("signal 9"), std::string::npos) << exit->how;
-  EXPECT_EQ(driver_.state(*vm_), VmState::Failed);
-  EXPECT_THROW((void)driver_.suspend(*vm_), Error);
 }
 
 TEST_F(CloudHypervisorFaultsTest, SecondVmOfANameIsRefusedAndTheFirstStays) {

@@ -243,7 +243,15 @@ void SupervisedVm::await(const std::function<bool()>& is_up, const std::function
 void SupervisedVm::give_up(const std::string& process, const std::string& when) {
   supervisor_->signal(process, SIGKILL);
   const auto exit = supervisor_->wait_exit(process, kExitReportTime);
-  if (!exit || exit->status.signal == SIGKILL) throw;
+  if (!exit || exit->status.signal == SIGKILL) {
+    try {
+      throw;
+    } catch (const Timeout& timeout) {
+      // What it waits for itself it may have said.
+      if (!exit || exit->last_words.empty()) throw;
+      throw Timeout(std::string(timeout.what()) + ", after it said:\n" + indent(sanitize_console(exit->last_words), "  "));
+    }
+  }
   throw Error(std::string(program_.title) + " ended " + when + " with " + to_string(exit->status) +
               (exit->last_words.empty() ? "" : ", saying:\n") + indent(sanitize_console(exit->last_words), "  "));
 }

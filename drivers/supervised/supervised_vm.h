@@ -111,7 +111,7 @@ class SupervisedVm {
   void mark_started() noexcept;
   void forget_started();
   /// In a handler: ends a process that did not do what was expected. Throws its last words if it had ended by itself, else what
-  /// is being handled.
+  /// is being handled, a Timeout with its last words.
   [[noreturn]] void give_up(const std::string& process, const std::string& when);
   void start_companion(const Companion& companion);
   /// Ends those that are left of an earlier start, or of a failed one.
