@@ -19,7 +19,6 @@
 #include "vmtest/error.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/host/file_descriptor.h"
-#include "vmtest/host/socket.h"
 #include "vmtest/supervisor.h"
 #include "vmtest/types.h"
 #include "wait.h"
@@ -110,102 +109,6 @@ TEST_F(CloudHypervisorDriverTest, CheckpointThatCannotGoOnIsAnEnd) {
   EXPECT_THROW((void)driver_.templates()->checkpoint(*vm_, folder_.path() / "state", {}, Deadline::after(60s)), Error);
   EXPECT_TRUE(driver_.wait_exit(*vm_, 5s));
   EXPECT_NE(driver_.state(*vm_), VmState::Suspended);
-}
-
-TEST_F(CloudHypervisorDriverTest, MigrationIsNoEndToWhoWaitsForOneAndMovesTheSockets) {
-  MachineConfig config = machine();
-  config.agent_channel = true;
-  (void)driver_.start(prepare(), config);
-  const auto processes = [&] { return SupervisorConnection::connect(vm_->supervisor_socket())->status().processes; };
-  const auto before = processes();
-  std::atomic<bool> stopped = false;
-  auto waiter = std::async(std::launch::async, [&] {
-    const auto exit = driver_.wait_exit(*vm_, 60s);
-    EXPECT_TRUE(stopped) << exit->how;
-    return exit;
-  });
-  for (int time = 0; time < 2; ++time) EXPECT_GT(driver_.migration()->migrate(*vm_, config, Deadline::after(60s)).total, 0ms);
-  EXPECT_EQ(processes().size(), 1U);
-  EXPECT_NE(processes(), before);
-  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
-  EXPECT_NO_THROW((void)connect_unix(vm_->runtime_dir / "vsock.sock"));
-  driver_.suspend(*vm_);
-  EXPECT_EQ(driver_.state(*vm_), VmState::Suspended);
-  stopped = true;
-  (void)driver_.stop(*vm_, 0ms);
-  EXPECT_TRUE(waiter.get());
-}
-
-TEST_F(CloudHypervisorDriverTest, FailedMigrationLeavesTheGuestWhereItWas) {
-  if (!is_stand_in()) GTEST_SKIP() << named_ << " cannot be asked to fail";
-  (void)driver_.start(prepare(), machine());
-  stand_in("VMTEST_SIM_CH_QEMU=/bin/false exec " + named_ + " \"$@\"");
-  const std::string why = failure_of([&] { (void)driver_.migration()->migrate(*vm_, machine(), Deadline::after(60s)); });
-  EXPECT_NE(why.find("cannot migrate VM \"probe\""), std::string::npos) << why;
-  EXPECT_NE(why.find("Migration aborted"), std::string::npos) << "the log's words are missing: " << why;
-  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
-  EXPECT_FALSE(driver_.wait_exit(*vm_, 0ms));
-  ::setenv(kVariable, named_.c_str(), 1);
-  EXPECT_NO_THROW((void)driver_.migration()->migrate(*vm_, machine(), Deadline::after(60s)));
-}
-
-/// By the versions that send a guest in ways of their own: see migration_way().
-class CloudHypervisorMigrationTest : public CloudHypervisorDriverTest, public ::testing::WithParamInterface<const char*> {
- protected:
-  void SetUp() override {
-    CloudHypervisorDriverTest::SetUp();
-    if (!IsSkipped() && !is_stand_in()) GTEST_SKIP() << named_ << " is of one version";
-  }
-
- private:
-  const testing::Variable version_{"VMTEST_SIM_CH_VERSION", GetParam()};
-};
-
-TEST_P(CloudHypervisorMigrationTest, GuestMovesAndCanBeSentOn) {
-  (void)driver_.start(prepare(), machine());
-  EXPECT_GT(driver_.migration()->migrate(*vm_, machine(), Deadline::after(60s)).total, 0ms);
-  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
-  EXPECT_GT(driver_.migration()->migrate(*vm_, machine(), Deadline::after(60s)).total, 0ms);
-  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
-  EXPECT_EQ(SupervisorConnection::connect(vm_->supervisor_socket())->status().processes.size(), 1U);
-}
-
-TEST_P(CloudHypervisorMigrationTest, FailureIsToldAndTheGuestStays) {
-  (void)driver_.start(prepare(), machine());
-  stand_in("VMTEST_SIM_CH_QEMU=/bin/false exec " + named_ + " \"$@\"");
-  const std::string why = failure_of([&] { (void)driver_.migration()->migrate(*vm_, machine(), Deadline::after(60s)); });
-  EXPECT_NE(why.find("cannot migrate VM \"probe\""), std::string::npos) << why;
-  EXPECT_NE(why.find("Migration aborted"), std::string::npos) << "the log's words are missing: " << why;
-  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
-  driver_.suspend(*vm_);
-  EXPECT_EQ(driver_.state(*vm_), VmState::Suspended);
-}
-
-TEST_P(CloudHypervisorMigrationTest, FrozenVmContinues) {
-  const fs::path state = folder_.path() / "state";
-  (void)driver_.start(prepare(), machine());
-  driver_.templates()->save(*vm_, state, Deadline::after(60s));
-  MachineConfig again = machine();
-  again.restore_from = state;
-  (void)driver_.start(*vm_, again);
-  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
-}
-
-INSTANTIATE_TEST_SUITE_P(Versions, CloudHypervisorMigrationTest, ::testing::Values("v51", "v52", "v53", "main"),
-                         [](const auto& one) { return std::string(one.param); });
-
-TEST_F(CloudHypervisorDriverTest, WhatCannotMigrateIsRefused) {
-  MachineConfig named = machine();
-  named.nics.front().tap_name = "tap7";
-  MachineConfig shared = machine();
-  shared.shared_folders = {{folder_.path(), "src"}};
-  MachineConfig more = machine();
-  more.extra_arguments = {"--pvpanic"};
-  (void)driver_.start(prepare(), machine());
-  for (const MachineConfig& config : {named, shared, more}) {
-    EXPECT_THROW((void)driver_.migration()->migrate(*vm_, config, Deadline::after(60s)), Unsupported);
-  }
-  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
 }
 
 TEST_F(CloudHypervisorDriverTest, DamagedStateIsAnErrorAndNothingRuns) {
@@ -305,64 +208,6 @@ TEST_P(CloudHypervisorCompanionsTest, OneThatDiesAtOnceIsQuoted) {
 
 INSTANTIATE_TEST_SUITE_P(Modes, CloudHypervisorCompanionsTest,
                          ::testing::Values(CloudHypervisorDriver::Mode::Api, CloudHypervisorDriver::Mode::CommandLine));
-
-/// In both modes.
-class CloudHypervisorModesTest : public CloudHypervisorDriverTest,
-                                 public ::testing::WithParamInterface<CloudHypervisorDriver::Mode> {
- protected:
-  CloudHypervisorModesTest() : CloudHypervisorDriverTest(GetParam()) {}
-
-  /// Below a VM's runtime folder.
-  [[nodiscard]] static fs::path longest_socket() {
-    return GetParam() == CloudHypervisorDriver::Mode::Api ? "p0000/migration.sock" : "p0000/serial.sock";
-  }
-};
-
-TEST_P(CloudHypervisorModesTest, FoldersAndDisksMayHaveOddNames) {
-  const fs::path odd = folder_.path() / "a,readonly=on \"b\" [c] \xc3\xa4";
-  fs::create_directory(odd);
-  write_file(odd / "data].raw", std::string(1U << 20, '\0'), 0600);
-  PrepareRequest odd_request = request();
-  odd_request.vms_dir = odd / "vms ";
-  vm_ = driver_.prepare(odd_request);
-  MachineConfig config = machine();
-  config.disks = {{.path = odd / "data].raw", .format = DiskFormat::Raw, .id = "data"}};
-  (void)driver_.start(*vm_, config);
-  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
-  EXPECT_NE(read_file(odd / "vms " / "probe" / "events.json").find("booted"), std::string::npos);
-}
-
-TEST_P(CloudHypervisorModesTest, TooLongSocketPathIsRefusedBeforeAnythingIsThere) {
-  lengthen_runtime_folder(longest_socket(), max_socket_path() + 1);
-  const std::string why = failure_of([&] { (void)driver_.prepare(request()); });
-  EXPECT_NE(why.find("socket path is too long (108 bytes, the system takes 107): " + runtime_folder_.string()), std::string::npos)
-      << why;
-  EXPECT_NE(why.find(longest_socket().filename().string() + "; set XDG_RUNTIME_DIR to a shorter folder"), std::string::npos)
-      << why;
-  EXPECT_FALSE(fs::exists(folder_.path() / "vms"));
-  EXPECT_TRUE(fs::is_empty(runtime_folder_ / "vmtest"));
-}
-
-TEST_P(CloudHypervisorModesTest, LongestSocketPathServes) {
-  lengthen_runtime_folder(longest_socket(), max_socket_path());
-  MachineConfig config = machine();
-  config.agent_channel = true;
-  (void)driver_.start(prepare(), config);
-  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
-  EXPECT_TRUE(connect_unix(driver_.console_endpoint(*vm_).address));
-  EXPECT_TRUE(connect_unix(vm_->runtime_dir / "vsock.sock"));
-}
-
-TEST_F(CloudHypervisorDriverTest, LongestSocketPathServesAMigration) {
-  lengthen_runtime_folder("p0000/migration.sock", max_socket_path());
-  (void)driver_.start(prepare(), machine());
-  EXPECT_GT(driver_.migration()->migrate(*vm_, machine(), Deadline::after(60s)).total, 0ms);
-  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
-}
-
-INSTANTIATE_TEST_SUITE_P(Modes, CloudHypervisorModesTest,
-                         ::testing::Values(CloudHypervisorDriver::Mode::Api, CloudHypervisorDriver::Mode::CommandLine),
-                         [](const auto& one) { return one.param == CloudHypervisorDriver::Mode::Api ? "Api" : "CommandLine"; });
 
 TEST(CloudHypervisorSnapshot, TakesTheMachinesOwnPlaces) {
   cloud_hypervisor::VmConfig machine;
