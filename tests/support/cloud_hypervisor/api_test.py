@@ -58,6 +58,16 @@ UNREADABLE = [
     ("vm.add-vsock", b'{"socket": "/s"}', "missing field `cid`"),
     ("vm.resize-disk", b'{"id": "d"}', "missing field `desired_size`"),
     ("vm.remove-device", b"{}", "missing field `id`"),
+    ("vm.resize", b'{"desired_vcpus": "2"}', 'invalid type: string "2", expected u32'),
+    ("vm.resize-zone", b'{"id": "z"}', "missing field `desired_ram`"),
+    ("vm.add-device", b'{"path": 5}', "invalid type: integer `5`, expected a string"),
+    ("vm.add-user-device", b"{}", "missing field `socket`"),
+    ("vm.add-fs", b'{"tag": "t"}', "missing field `socket`"),
+    ("vm.add-generic-vhost-user", b'{"socket": "/s", "device_type": 26}', "missing field `queue_sizes`"),
+    ("vm.add-pmem", b"{}", "missing field `file`"),
+    ("vm.add-vdpa", b'{"num_queues": 1}', "missing field `path`"),
+    ("vm.snapshot", b"{}", "missing field `destination_url`"),
+    ("vm.coredump", b'{"destination_url": null}', "invalid type: null, expected a string"),
     ("vm.restore", b"{}", "missing field `source_url`"),
     ("vm.restore", b'{"source_url": "x", "memory_restore_mode": "Lazy"}', "unknown variant `Lazy`"),
     ("vm.send-migration", b'{"destination_url": "x", "downtime_ms": 0}', "expected nonzero u64"),
@@ -172,10 +182,8 @@ class RefusalTest(SimulatorTest):
                 self.assertAnswer(404, simulator.put(path, {"destination_url": "file:///d"}), "Not Found")
 
     def testWrongMethod(self) -> None:
-        simulator = self.start()
+        simulator = self.start(VMTEST_SIM_CH_GUEST_DEBUG="1")
         for path, endpoint in ENDPOINTS.items():
-            if path == "/vm.coredump":
-                continue
             with self.subTest(path):
                 wrong = "PUT" if endpoint.method == "GET" else "GET"
                 self.assertAnswer(400, simulator.request(wrong, path[1:]), "Bad Request")
@@ -190,9 +198,9 @@ class RefusalTest(SimulatorTest):
                 self.assertEqual(connection.getresponse().status, 400)
 
     def testMissingBody(self) -> None:
-        simulator = self.start()
+        simulator = self.start(VMTEST_SIM_CH_GUEST_DEBUG="1")
         for path, endpoint in ENDPOINTS.items():
-            if endpoint.body is None or path == "/vm.coredump":
+            if endpoint.body is None:
                 continue
             with self.subTest(path):
                 answer = simulator.put(path[1:])
@@ -200,12 +208,14 @@ class RefusalTest(SimulatorTest):
 
     def testSuperfluousBody(self) -> None:
         simulator = self.start()
-        for path in ("vm.boot", "vm.pause", "vm.delete", "vm.nmi"):
+        for path, endpoint in ENDPOINTS.items():
+            if endpoint.body is not None or path in ("/vmm.ping", "/vmm.shutdown", "/vm.info", "/vm.counters"):
+                continue
             with self.subTest(path):
-                self.assertAnswer(400, simulator.put(path, {}), "Bad Request")
+                self.assertAnswer(400, simulator.put(path[1:], {}), "Bad Request")
 
     def testUnreadableBody(self) -> None:
-        simulator = self.start()
+        simulator = self.start(VMTEST_SIM_CH_GUEST_DEBUG="1")
         for path, body, words in UNREADABLE:
             with self.subTest(path=path, body=body):
                 status, answer = simulator.request("PUT", path, raw=body)

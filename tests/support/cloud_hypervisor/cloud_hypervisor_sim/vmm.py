@@ -436,10 +436,10 @@ class Vmm:
             raise
 
     def vm_receive_migration(self, request: Config) -> None:
-        if self.vm is not None:
-            raise migration.receive_fault("Can't receive a migration when a VM is already created")
         if self.migration is not None:
             raise migration.receive_fault("There is already an ongoing migration")
+        if self.vm is not None:
+            raise migration.receive_fault("Can't receive a migration when a VM is already created")
         migration.check_receive(request)
         try:
             migration.receive(self, request)
