@@ -65,6 +65,11 @@ class CloudHypervisorDriverTest : public ::testing::Test {
     ::setenv(kVariable, program.c_str(), 1);
   }
 
+  /// From now on runtime folders are below that one, which is there.
+  void use_runtime_folder(const std::filesystem::path& folder) {
+    home_.emplace("VMTEST_HOME", "");
+    runtime_.emplace("XDG_RUNTIME_DIR", folder.string());
+  }
   /// From now on runtime folders are in one so long that `socket`, in a VM's, has a path of that many bytes.
   void lengthen_runtime_folder(const std::filesystem::path& socket, std::size_t bytes) {
     // Below $XDG_RUNTIME_DIR: "/vmtest/", ten digits, "/".
@@ -72,8 +77,7 @@ class CloudHypervisorDriverTest : public ::testing::Test {
     const std::size_t above = folder_.path().string().size() + 1;
     runtime_folder_ = folder_.path() / std::string(bytes - socket.string().size() - kBetween - above, 'x');
     std::filesystem::create_directory(runtime_folder_);
-    home_.emplace("VMTEST_HOME", "");
-    runtime_.emplace("XDG_RUNTIME_DIR", runtime_folder_.string());
+    use_runtime_folder(runtime_folder_);
   }
 
   /// Starts a VM by a Cloud Hypervisor that has that fault, see broken-server.

@@ -36,6 +36,7 @@ TEST_P(CloudHypervisorModesTest, FoldersAndDisksMayHaveOddNames) {
   const fs::path odd = folder_.path() / "a,readonly=on \"b\" [c] \xc3\xa4";
   fs::create_directory(odd);
   write_file(odd / "data].raw", std::string(1U << 20, '\0'), 0600);
+  use_runtime_folder(odd);
   PrepareRequest odd_request = request();
   odd_request.vms_dir = odd / "vms ";
   vm_ = driver_.prepare(odd_request);
@@ -44,6 +45,7 @@ TEST_P(CloudHypervisorModesTest, FoldersAndDisksMayHaveOddNames) {
   (void)driver_.start(*vm_, config);
   EXPECT_EQ(driver_.state(*vm_), VmState::Running);
   EXPECT_NE(read_file(odd / "vms " / "probe" / "events.json").find("booted"), std::string::npos);
+  EXPECT_TRUE(connect_unix(driver_.console_endpoint(*vm_).address));
 }
 
 TEST_P(CloudHypervisorModesTest, TooLongSocketPathIsRefusedBeforeAnythingIsThere) {
