@@ -54,8 +54,9 @@ int run(const Options& options) {
   ::umask(0077);
   ::signal(SIGPIPE, SIG_IGN);
   sigset_t signals;
-  ::sigemptyset(&signals);
-  for (const int number : {SIGTERM, SIGINT, SIGHUP}) ::sigaddset(&signals, number);
+  // macOS has macros of these names, which cannot stand behind "::".
+  sigemptyset(&signals);
+  for (const int number : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, number);
   // Before the first thread, so that all of them inherit it.
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
