@@ -16,10 +16,22 @@ inline constexpr std::string_view kReadyFunctions = R"sh(#!/bin/sh
 state=/var/lib/vmtest
 log=/var/log/vmtest-commands.log
 
+# The kernel's console; and the virtio console where that is another one, since the host may have nothing else to read: a guest
+# that boots from its disk has its kernel's command line from there.
+consoles() {
+  echo /dev/console
+  case $(cat /sys/class/tty/console/active) in
+    *hvc0) ;;
+    *) [ ! -c /dev/hvc0 ] || echo /dev/hvc0 ;;
+  esac
+}
+
 # A line of its own, three times: a message of the kernel can split one.
 say() {
   for pause in 0.2 0.2 ''; do
-    printf '\n%s\n' "$1" >/dev/console
+    for console in $(consoles); do
+      printf '\n%s\n' "$1" >"$console"
+    done
     [ -z "$pause" ] || sleep "$pause"
   done
 }
@@ -70,7 +82,9 @@ run() {
   shift
   "$@" </dev/null >>"$log" 2>&1 && return
   status=$?
-  tail -n 20 "$log" >/dev/console
+  for console in $(consoles); do
+    tail -n 20 "$log" >"$console"
+  done
   fail "runcmd \"$name\": exit code $status"
 }
 )sh";

@@ -68,7 +68,7 @@ Support VzDriver::support(Capability capability) const {
     case Capability::Vsock:
       return not_built("only the guest agent uses it");
     case Capability::UefiBoot:
-      return not_built("by firmware of its own, while a spec's is QEMU's");
+      return by_host("efi-boot");
     case Capability::Rosetta:
       return not_built("by a share of the helper's");
     case Capability::MacOsGuest:

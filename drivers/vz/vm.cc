@@ -20,8 +20,9 @@ constexpr const char* kApiSocket = "api.sock";
 constexpr std::chrono::seconds kBootTime{60};
 constexpr int kNoVm = 404;
 
-/// The identifier of the machine that a state is of, without which it fits no VM.
+// Beside a state, which fits no VM without them: the identifier of its machine, and the variables of its firmware if it has any.
 fs::path identifier_beside(const fs::path& state_file) { return state_file.string() + ".machine"; }
+fs::path variables_beside(const fs::path& state_file) { return state_file.string() + ".variables"; }
 
 std::string because(const std::string& why) { return why.empty() ? "" : ": " + why; }
 
@@ -87,6 +88,9 @@ void VzVm::launch(const MachineConfig& machine) {
     throw Unsupported("Virtualization.framework runs guests of the host's architecture, " +
                       std::string(to_string(host_architecture())) + ", not " + std::string(to_string(machine.architecture)));
   }
+  if (const auto why = host.why_not("efi-boot"); why && machine.boot == BootMode::Uefi) {
+    throw Unsupported(*why + "; boot a kernel directly, or use QEMU");
+  }
   const Identifier identifier = host.why_not("machine-identifier") ? Identifier::Missing : Identifier::Offered;
   const nlohmann::json config = vm_config(machine, {handle().work_dir, handle().runtime_dir}, identifier);
   const bool continues = !machine.restore_from.empty();
@@ -98,6 +102,10 @@ void VzVm::launch(const MachineConfig& machine) {
       }
       fs::copy_file(identifier_beside(machine.restore_from), handle().work_dir / kMachineIdentifier,
                     fs::copy_options::overwrite_existing);
+      if (machine.boot == BootMode::Uefi) {
+        fs::copy_file(variables_beside(machine.restore_from), handle().work_dir / kVariableStore,
+                      fs::copy_options::overwrite_existing);
+      }
     });
   }
   write_file(handle().work_dir / "vm.json", config.dump(2) + "\n", 0600);
@@ -159,8 +167,12 @@ VmExit VzVm::judge(const SupervisedExit& exit, bool asked) {
 void VzVm::write_state(const fs::path& state_file, const Deadline& deadline) const {
   api_.save(state_file, deadline);
   fs::copy_file(handle().work_dir / kMachineIdentifier, identifier_beside(state_file), fs::copy_options::overwrite_existing);
-  for (const fs::path& file : {state_file, identifier_beside(state_file)})
-    fs::permissions(file, fs::perms::owner_read | fs::perms::owner_write);
+  std::vector<fs::path> written = {state_file, identifier_beside(state_file)};
+  if (const fs::path variables = handle().work_dir / kVariableStore; fs::exists(variables)) {
+    written.push_back(variables_beside(state_file));
+    fs::copy_file(variables, written.back(), fs::copy_options::overwrite_existing);
+  }
+  for (const fs::path& file : written) fs::permissions(file, fs::perms::owner_read | fs::perms::owner_write);
 }
 
 void VzVm::freeze(const fs::path& state_file, const Deadline& deadline) {

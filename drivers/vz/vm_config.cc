@@ -29,7 +29,11 @@ json boot_loader(const MachineConfig& machine, const Paths& paths) {
       return loader;
     }
     case BootMode::Uefi:
-      // The firmware is the framework's own, and so is the form of its variables.
+      // So is the form of its variables, which the helper makes.
+      if (machine.uefi) {
+        throw Unsupported("Virtualization.framework boots by firmware of its own, not by " + machine.uefi->code.string() +
+                          "; leave the firmware out");
+      }
       return {{"type", "efi"}, {"variable_store", (paths.work_dir / kVariableStore).string()}};
     case BootMode::Bios:
       break;

@@ -61,7 +61,6 @@ TEST(VzVmConfig, LeastMachineAsksForLittle) {
 TEST(VzVmConfig, FirmwareIsTheFrameworks) {
   MachineConfig machine;
   machine.boot = BootMode::Uefi;
-  machine.uefi = UefiFirmware{"/ovmf/code", "/vm/efivars.fd"};
   EXPECT_EQ(vm_config(machine, kPaths, Identifier::Offered).at("boot_loader"),
             json({{"type", "efi"}, {"variable_store", "/vm/variable-store"}}));
 }
@@ -71,6 +70,11 @@ TEST(VzVmConfig, WhatTheFrameworkLacksIsUnsupported) {
       {"raw disks only, not qcow2", [](MachineConfig& machine) { machine.disks.front().format = DiskFormat::Qcow2; }},
       {"needs a kernel", [](MachineConfig& machine) { machine.kernel.clear(); }},
       {"has no BIOS", [](MachineConfig& machine) { machine.boot = BootMode::Bios; }},
+      {"not by /ovmf/code; leave the firmware out",
+       [](MachineConfig& machine) {
+         machine.boot = BootMode::Uefi;
+         machine.uefi = UefiFirmware{"/ovmf/code", "/vm/efivars.fd"};
+       }},
       {"it has no TAPs", [](MachineConfig& machine) { machine.nics.front().kind = NicKind::Tap; }},
       {"network without a way out", [](MachineConfig& machine) { machine.nics.front().kind = NicKind::Isolated; }},
       {"shared folders are not built",

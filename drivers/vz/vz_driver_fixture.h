@@ -9,6 +9,7 @@
 
 #include "failure.h"
 #include "halting_kernel.h"
+#include "variable.h"
 #include "vmtest/host/directories.h"
 #include "vmtest/supervisor.h"
 #include "vmtest/types.h"
@@ -51,6 +52,13 @@ class VzDriverTest : public ::testing::Test {
     machine.nics = request().nics;
     return machine;
   }
+  /// Without a kernel: the firmware finds nothing to boot, and stays.
+  [[nodiscard]] MachineConfig machine_of_firmware() const {
+    MachineConfig firmware = machine();
+    firmware.boot = BootMode::Uefi;
+    firmware.kernel.clear();
+    return firmware;
+  }
   const VmHandle& prepare() { return *(vm_ = driver_.prepare(request())); }
   /// What a start says with a helper that has that fault.
   std::string failure_with(const char* fault) {
@@ -66,6 +74,23 @@ class VzDriverTest : public ::testing::Test {
   [[nodiscard]] pid_t helper() const {
     return SupervisorConnection::connect(vm_->supervisor_socket())->status().processes.at("vmtest-vz-helper");
   }
+
+  /// The helper of a Mac with another system, while it lives.
+  class OlderSystem {
+   public:
+    OlderSystem(const VzDriverTest& test, const std::string& version)
+        // Known by its path: its capabilities are asked for once a process.
+        : program_(test.folder_.path() / ("macos-" + version)),
+          helper_(kVariable, program_.string()),
+          version_("VMTEST_SIM_VZ_OS_VERSION", version) {
+      std::filesystem::create_symlink(*test.named_, program_);
+    }
+
+   private:
+    std::filesystem::path program_;
+    testing::Variable helper_;
+    testing::Variable version_;
+  };
 
   static constexpr const char* kVariable = "VMTEST_VZ_HELPER";
   TemporaryDirectory folder_;

@@ -42,25 +42,49 @@ TEST_F(VzDriverTest, DiskOfAnotherFormatIsRefused) {
 }
 
 TEST_F(VzDriverTest, SystemThatIsTooOldIsNamed) {
-  ::setenv("VMTEST_SIM_VZ_OS_VERSION", "13.1", 1);
-  const fs::path program = folder_.path() / "older";
-  fs::create_symlink(*named_, program);
-  ::setenv(kVariable, program.c_str(), 1);
+  const OlderSystem older(*this, "13.1");
   EXPECT_EQ(driver_.support(Capability::Snapshot).why, "save-restore needs macOS 14.0; this is macOS 13.1");
   EXPECT_EQ(driver_.support(Capability::Snapshot).kind, Support::Kind::NeedsHost);
   EXPECT_EQ(driver_.templates(), nullptr);
   EXPECT_EQ(driver_.hotplug(), nullptr);
   (void)driver_.start(prepare(), machine());
   EXPECT_EQ(driver_.state(*vm_), VmState::Running);
-  ::unsetenv("VMTEST_SIM_VZ_OS_VERSION");
 }
 
 TEST_F(VzDriverTest, BootsByTheFrameworksFirmware) {
-  MachineConfig firmware = machine();
-  firmware.boot = BootMode::Uefi;
-  (void)driver_.start(prepare(), firmware);
+  (void)driver_.start(prepare(), machine_of_firmware());
+  EXPECT_TRUE(driver_.support(Capability::UefiBoot).supported());
+  EXPECT_TRUE(driver_.has_own_firmware());
   EXPECT_EQ(driver_.state(*vm_), VmState::Running);
   EXPECT_TRUE(fs::exists(vm_->work_dir / "variable-store"));
+}
+
+TEST_F(VzDriverTest, SystemWithoutFirmwareBootsKernelsAlone) {
+  const OlderSystem older(*this, "12.6");
+  EXPECT_EQ(driver_.support(Capability::UefiBoot).kind, Support::Kind::NeedsHost);
+  EXPECT_EQ(driver_.support(Capability::UefiBoot).why, "efi-boot needs macOS 13.0; this is macOS 12.6");
+  const std::string why = failure_of([&] { (void)driver_.start(prepare(), machine_of_firmware()); });
+  EXPECT_NE(why.find("efi-boot needs macOS 13.0; this is macOS 12.6; boot a kernel directly"), std::string::npos) << why;
+  EXPECT_EQ(driver_.state(*vm_), VmState::Prepared);
+  (void)driver_.start(*vm_, machine());
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+}
+
+TEST_F(VzDriverTest, StateOfAVmOfFirmwareIsContinuedWithItsVariablesOnly) {
+  const fs::path state = folder_.path() / "state";
+  const fs::path variables = state.string() + ".variables";
+  (void)driver_.start(prepare(), machine_of_firmware());
+  driver_.templates()->save(*vm_, state, Deadline::after(60s));
+  EXPECT_EQ(files_of_state(state), (std::vector<fs::path>{state, state.string() + ".machine", variables}));
+  MachineConfig again = machine_of_firmware();
+  again.restore_from = state;
+  (void)driver_.start(*vm_, again);
+  EXPECT_EQ(driver_.state(*vm_), VmState::Running);
+  (void)driver_.stop(*vm_, 0ms);
+  fs::remove(variables);
+  const std::string why = failure_of([&] { (void)driver_.start(*vm_, again); });
+  EXPECT_NE(why.find("cannot continue from " + state.string()), std::string::npos) << why;
+  EXPECT_NE(why.find(variables.string()), std::string::npos) << why;
 }
 
 TEST_F(VzDriverTest, SignalFromOutsideIsToldInItsWords) {

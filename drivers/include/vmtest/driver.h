@@ -80,8 +80,8 @@ class Driver {
   [[nodiscard]] virtual std::string guest_ip(const VmHandle& vm) = 0;
   [[nodiscard]] virtual ConsoleEndpoint console_endpoint(const VmHandle& vm) const = 0;
 
-  /// Whether a boot by UEFI takes firmware that the driver has itself, without variables of the VM's own: MachineConfig::uefi is
-  /// left out then.
+  /// Whether a boot by UEFI takes firmware that the driver has itself, with its variables where it has any: MachineConfig::uefi
+  /// is left out then.
   [[nodiscard]] virtual bool has_own_firmware() const { return false; }
 
   /// Waits up to `timeout` for the hypervisor's end and returns how it ended; empty while it runs.

@@ -16,10 +16,12 @@ class VzVm;
 /// Drives Apple's Virtualization.framework by a helper process, vmtest-vz-helper, which is VMTEST_VZ_HELPER or stands beside this
 /// program or where it was built or installed: guests of a Mac's own processor, macOS 12 or newer. What the Mac's system and
 /// processor offer decides what the driver does (`vmtest-vz-helper --capabilities`). Disks are raw and stand alone. A card is on
-/// the framework's NAT, where the guest gets an address by DHCP that the host reaches.
+/// the framework's NAT, where the guest gets an address by DHCP that the host reaches. A boot by UEFI takes the framework's own
+/// firmware (macOS 13).
 ///
 /// Files in the VM's work folder: handle.json, command_line.txt, vm.json (what the helper was asked to create), console.log,
-/// events.jsonl, vz-helper.log, machine-identifier. Sockets in its runtime folder: api.sock, console.sock, vsock.sock.
+/// events.jsonl, vz-helper.log, machine-identifier, variable-store (the firmware's). Sockets in its runtime folder: api.sock,
+/// console.sock, vsock.sock.
 class VzDriver final : public SupervisedDriver, private TemplateFacet, private HotplugFacet {
  public:
   VzDriver() : SupervisedDriver(DriverKind::Vz) {}
@@ -28,6 +30,7 @@ class VzDriver final : public SupervisedDriver, private TemplateFacet, private H
   [[nodiscard]] DiskNeeds disk_needs() const override;
   [[nodiscard]] Support support(Capability capability) const override;
   [[nodiscard]] ConsoleEndpoint console_endpoint(const VmHandle& vm) const override;
+  [[nodiscard]] bool has_own_firmware() const override { return true; }
   [[nodiscard]] TemplateFacet* templates() override { return support(Capability::Snapshot).supported() ? this : nullptr; }
   [[nodiscard]] HotplugFacet* hotplug() override { return support(Capability::DiskHotplug).supported() ? this : nullptr; }
 
