@@ -41,6 +41,28 @@ TEST_F(VzDriverTest, DiskOfAnotherFormatIsRefused) {
   EXPECT_EQ(driver_.state(*vm_), VmState::Prepared);
 }
 
+TEST_F(VzDriverTest, DisksAreCachedAndWrittenByFsync) {
+  const fs::path log = folder_.path() / "disks";
+  const testing::Variable logged("VMTEST_SIM_VZ_DISK_LOG", log.string());
+  MachineConfig full = machine();
+  full.disks = {{.path = folder_.path() / "root.raw", .format = DiskFormat::Raw, .id = "root"},
+                {.path = folder_.path() / "seed.iso", .format = DiskFormat::Raw, .read_only = true, .id = "seed"},
+                {.path = folder_.path() / "plugged.raw", .format = DiskFormat::Raw, .id = "plugged0", .hotplug_port = 0}};
+  full.hotplug_ports = 1;
+  write_file(full.disks[0].path, std::string(1 << 20, '\0'));
+  write_file(full.disks[1].path, std::string(1 << 20, '\0'));
+  write_file(full.disks[2].path, std::string(1 << 20, '\0'));
+  (void)driver_.start(prepare(), full);
+  // The framework's numbers: cached is 2, fsync is 2.
+  EXPECT_EQ(read_file(log), "VZVirtioBlockDeviceConfiguration " + full.disks[0].path.string() +
+                                " caching 2 synchronization 2\n"
+                                "VZVirtioBlockDeviceConfiguration " +
+                                full.disks[1].path.string() +
+                                " caching 2 synchronization 2 read-only\n"
+                                "VZUSBMassStorageDeviceConfiguration " +
+                                full.disks[2].path.string() + " caching 2 synchronization 2\n");
+}
+
 TEST_F(VzDriverTest, SystemThatIsTooOldIsNamed) {
   const OlderSystem older(*this, "13.1");
   EXPECT_EQ(driver_.support(Capability::Snapshot).why, "save-restore needs macOS 14.0; this is macOS 13.1");

@@ -7,7 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
+#include <fstream>
 
 #include "standin.h"
 
@@ -222,12 +224,25 @@ VMTEST_STANDIN_READ_OBJECT(NSURL*, URL)
 VMTEST_STANDIN_READ_NUMBER(BOOL, isForcedReadOnly)
 @end
 
+/// VMTEST_SIM_VZ_DISK_LOG: a file that gets a line for each disk of an image, for tests of what the framework is asked for: the
+/// device's class, the file, and the attachment's modes as the framework's numbers.
+static void log_disk(const char* device, VZStorageDeviceAttachment* attachment) {
+  const char* const log = std::getenv("VMTEST_SIM_VZ_DISK_LOG");
+  if (log == nullptr || [attachment isKindOfClass:[VZDiskImageStorageDeviceAttachment class]] == NO) return;
+  auto* const image = (VZDiskImageStorageDeviceAttachment*)attachment;
+  std::ofstream(log, std::ios::app) << device << " " << to_text([[image URL] path]) << " caching "
+                                    << static_cast<long>([image cachingMode]) << " synchronization "
+                                    << static_cast<long>([image synchronizationMode])
+                                    << ([image isReadOnly] != NO ? " read-only\n" : "\n");
+}
+
 @implementation VZStorageDeviceConfiguration
 VMTEST_STANDIN_READ_OBJECT(VZStorageDeviceAttachment*, attachment)
 @end
 
 @implementation VZVirtioBlockDeviceConfiguration
 - (instancetype)initWithAttachment:(VZStorageDeviceAttachment*)attachment {
+  log_disk("VZVirtioBlockDeviceConfiguration", attachment);
   set_object(self, "attachment", attachment);
   return self;
 }
@@ -236,6 +251,7 @@ VMTEST_STANDIN_OBJECT(NSString*, blockDeviceIdentifier, setBlockDeviceIdentifier
 
 @implementation VZNVMExpressControllerDeviceConfiguration
 - (instancetype)initWithAttachment:(VZStorageDeviceAttachment*)attachment {
+  log_disk("VZNVMExpressControllerDeviceConfiguration", attachment);
   set_object(self, "attachment", attachment);
   return self;
 }
@@ -243,6 +259,7 @@ VMTEST_STANDIN_OBJECT(NSString*, blockDeviceIdentifier, setBlockDeviceIdentifier
 
 @implementation VZUSBMassStorageDeviceConfiguration
 - (instancetype)initWithAttachment:(VZStorageDeviceAttachment*)attachment {
+  log_disk("VZUSBMassStorageDeviceConfiguration", attachment);
   set_object(self, "attachment", attachment);
   return self;
 }
