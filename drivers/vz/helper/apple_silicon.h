@@ -17,7 +17,7 @@ namespace vmtest::vz {
 [[nodiscard]] std::string architecture();
 [[nodiscard]] HostFacts::Rosetta rosetta();
 [[nodiscard]] Handle<VZBootLoader*> make_macos_boot_loader();
-[[nodiscard]] Handle<VZPlatformConfiguration*> make_mac_platform(const Platform& platform);
+[[nodiscard]] Handle<VZPlatformConfiguration*> make_mac_platform(const Platform& platform, const OsVersion& version);
 [[nodiscard]] Handle<VZDirectoryShare*> make_rosetta_share(const Share& share);
 [[nodiscard]] Handle<VZGraphicsDeviceConfiguration*> make_mac_graphics(const Graphics& graphics);
 [[nodiscard]] Handle<VZKeyboardConfiguration*> make_mac_keyboard();

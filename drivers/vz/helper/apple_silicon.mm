@@ -28,7 +28,7 @@ HostFacts::Rosetta rosetta() {
 
 Handle<VZBootLoader*> make_macos_boot_loader() { return adopt<VZBootLoader*>([[VZMacOSBootLoader alloc] init]); }
 
-Handle<VZPlatformConfiguration*> make_mac_platform(const Platform& platform) {
+Handle<VZPlatformConfiguration*> make_mac_platform(const Platform& platform, const OsVersion& version) {
   const auto model = adopt([[VZMacHardwareModel alloc] initWithDataRepresentation:read_data(platform.hardware_model)]);
   if (!model) throw ApiError(kBadRequest, "platform.hardware_model: no hardware model is in " + platform.hardware_model);
   if (![model.get() isSupported]) throw ApiError(kNotOffered, "platform.hardware_model: this host does not support that model");
@@ -37,7 +37,10 @@ Handle<VZPlatformConfiguration*> make_mac_platform(const Platform& platform) {
   if (!identifier) {
     throw ApiError(kBadRequest, "platform.machine_identifier: no machine identifier is in " + platform.machine_identifier);
   }
-  const auto storage = adopt([[VZMacAuxiliaryStorage alloc] initWithURL:file_url(platform.auxiliary_storage)]);
+  // The one initialiser took the other's place.
+  NSURL* const url = file_url(platform.auxiliary_storage);
+  const auto storage = version < OsVersion{13, 0} ? adopt([[VZMacAuxiliaryStorage alloc] initWithContentsOfURL:url])
+                                                  : adopt([[VZMacAuxiliaryStorage alloc] initWithURL:url]);
   const auto configuration = adopt([[VZMacPlatformConfiguration alloc] init]);
   [configuration.get() setHardwareModel:model.get()];
   [configuration.get() setMachineIdentifier:identifier.get()];

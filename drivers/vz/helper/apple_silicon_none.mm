@@ -12,7 +12,9 @@ namespace {
 std::string architecture() { return "x86_64"; }
 HostFacts::Rosetta rosetta() { return HostFacts::Rosetta::NotSupported; }
 Handle<VZBootLoader*> make_macos_boot_loader() { refuse("boot loader macos"); }
-Handle<VZPlatformConfiguration*> make_mac_platform(const Platform& /*platform*/) { refuse("platform mac"); }
+Handle<VZPlatformConfiguration*> make_mac_platform(const Platform& /*platform*/, const OsVersion& /*version*/) {
+  refuse("platform mac");
+}
 Handle<VZDirectoryShare*> make_rosetta_share(const Share& /*share*/) { refuse("a share of Rosetta"); }
 Handle<VZGraphicsDeviceConfiguration*> make_mac_graphics(const Graphics& /*graphics*/) { refuse("graphics mac"); }
 Handle<VZKeyboardConfiguration*> make_mac_keyboard() { refuse("keyboard mac"); }

@@ -56,7 +56,7 @@ Handle<VZBootLoader*> make_boot_loader(const BootLoader& loader) {
 }
 
 Handle<VZPlatformConfiguration*> make_platform(const Platform& platform, const OsVersion& version) {
-  if (platform.kind == Platform::Kind::Mac) return make_mac_platform(platform);
+  if (platform.kind == Platform::Kind::Mac) return make_mac_platform(platform, version);
   // The class came with the second platform.
   if (version < OsVersion{12, 0}) return {};
   const auto generic = adopt([[VZGenericPlatformConfiguration alloc] init]);

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <iterator>
+#include <ostream>
 #include <set>
 
 #include "api_error.h"
@@ -40,11 +42,79 @@ TEST(HostFeaturesTest, HaveNamesOfTheirOwn) {
   EXPECT_EQ(all_features().size(), static_cast<std::size_t>(Feature::Reboot) + 1);
 }
 
-TEST(HostFeaturesTest, ComeWithTheSystem) {
-  EXPECT_EQ(missing_reason(Feature::EfiBoot, apple_silicon({12, 6})), "needs macOS 13.0; this is macOS 12.6");
-  EXPECT_EQ(missing_reason(Feature::EfiBoot, apple_silicon({13, 0})), std::nullopt);
-  EXPECT_EQ(missing_reason(Feature::UsbHotplug, apple_silicon({14, 9})), "needs macOS 15.0; this is macOS 14.9");
-  EXPECT_EQ(missing_reason(Feature::PauseResume, apple_silicon({11, 0})), std::nullopt);
+struct Since {
+  std::string_view name;
+  unsigned system;
+  /// What of the framework it is made of.
+  std::string_view by;
+};
+void PrintTo(const Since& since, std::ostream* stream) { *stream << since.name; }
+
+// Systems by Apple's documentation of what is used ("macOS 13.0+"), developer.apple.com/documentation/virtualization.
+constexpr Since kSince[] = {
+    {"linux-boot", 11, "VZLinuxBootLoader"},
+    {"efi-boot", 13, "VZEFIBootLoader"},
+    {"macos-boot", 12, "VZMacOSBootLoader"},
+    {"machine-identifier", 13, "VZGenericPlatformConfiguration.machineIdentifier"},
+    {"nested-virtualization", 15, "VZGenericPlatformConfiguration.isNestedVirtualizationSupported"},
+    {"virtio-blk", 11, "VZVirtioBlockDeviceConfiguration"},
+    {"nvme", 14, "VZNVMExpressControllerDeviceConfiguration"},
+    {"usb-disk", 13, "VZUSBMassStorageDeviceConfiguration"},
+    {"usb-hotplug", 15, "VZXHCIControllerConfiguration"},
+    {"disk-modes", 12, "VZDiskImageStorageDeviceAttachment.cachingMode"},
+    {"nbd", 14, "VZNetworkBlockDeviceStorageDeviceAttachment"},
+    {"block-device", 14, "VZDiskBlockDeviceStorageDeviceAttachment"},
+    {"nat", 11, "VZNATNetworkDeviceAttachment"},
+    {"file-handle-nic", 11, "VZFileHandleNetworkDeviceAttachment"},
+    {"nic-mtu", 13, "VZFileHandleNetworkDeviceAttachment.maximumTransmissionUnit"},
+    {"bridged-nic", 11, "VZBridgedNetworkDeviceAttachment"},
+    {"serial", 11, "VZVirtioConsoleDeviceSerialPortConfiguration"},
+    {"console-ports", 13, "VZVirtioConsoleDeviceConfiguration"},
+    {"entropy", 11, "VZVirtioEntropyDeviceConfiguration"},
+    {"balloon", 11, "VZVirtioTraditionalMemoryBalloonDeviceConfiguration"},
+    {"vsock", 11, "VZVirtioSocketDeviceConfiguration"},
+    {"directory-share", 12, "VZVirtioFileSystemDeviceConfiguration"},
+    {"rosetta-share", 13, "VZLinuxRosettaDirectoryShare"},
+    {"graphics", 13, "VZVirtioGraphicsDeviceConfiguration"},
+    {"mac-graphics", 12, "VZMacGraphicsDeviceConfiguration"},
+    {"audio", 12, "VZVirtioSoundDeviceConfiguration"},
+    {"usb-keyboard", 12, "VZUSBKeyboardConfiguration"},
+    {"usb-pointing", 12, "VZUSBScreenCoordinatePointingDeviceConfiguration"},
+    {"mac-keyboard", 14, "VZMacKeyboardConfiguration"},
+    {"mac-trackpad", 13, "VZMacTrackpadConfiguration"},
+    {"pause-resume", 11, "VZVirtualMachine.pause"},
+    {"forced-stop", 12, "VZVirtualMachine.stop"},
+    {"save-restore", 14, "VZVirtualMachine.saveMachineStateTo"},
+};
+
+Feature feature_named(std::string_view name) {
+  const auto& features = all_features();
+  return *std::find_if(features.begin(), features.end(), [&](Feature feature) { return to_string(feature) == name; });
+}
+
+class HostFeaturesSinceTest : public ::testing::TestWithParam<Since> {};
+
+TEST_P(HostFeaturesSinceTest, ComeWithTheSystem) {
+  const Feature feature = feature_named(GetParam().name);
+  const OsVersion since{GetParam().system, 0};
+  const OsVersion before{since.major - 1, 9};
+  EXPECT_EQ(missing_reason(feature, apple_silicon(since)), std::nullopt) << GetParam().by;
+  EXPECT_EQ(missing_reason(feature, apple_silicon(before)), "needs " + to_string(since) + "; this is " + to_string(before))
+      << GetParam().by;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, HostFeaturesSinceTest, ::testing::ValuesIn(kSince), [](const auto& since) {
+  std::string name(since.param.name);
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
+
+TEST(HostFeaturesTest, ComeWithSomeSystemOrWithNone) {
+  const auto& features = all_features();
+  const auto never = std::count_if(features.begin(), features.end(), [](Feature feature) {
+    return missing_reason(feature, apple_silicon({99, 0})).has_value();
+  });
+  EXPECT_EQ(std::size(kSince) + static_cast<std::size_t>(never), features.size());
 }
 
 TEST(HostFeaturesTest, AreFewerOnIntel) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The build on a Mac, with programs in place of the Mac's tools that write down what they are asked: what would be compiled, linked,
-signed and installed, and that nothing is looked for that only the rest of vmtest needs."""
+"""The build on a Mac, with programs in place of the Mac's tools that write down what they are asked: what would be
+compiled, linked, signed and installed, and that nothing is looked for that only the rest of vmtest needs."""
 
 import os
 import pathlib
@@ -113,7 +113,7 @@ class Mac:
         return self.cmake_must(*self.configuration)
 
     def build(self) -> None:
-        # What CMake tried while it configured is nothing of the build. One at a time, so that the log's lines stay whole.
+        # What CMake tried while it configured is nothing of the build. One at a time: the log's lines stay whole.
         self.log.write_text("")
         self.cmake_must("--build", str(self.tree), "--parallel", "1")
 

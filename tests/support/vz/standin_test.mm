@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <condition_variable>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -90,6 +91,24 @@ TEST_F(StandinTest, EndsTheProcessThatReleasesTooOften) {
           [text release];
         },
         "released too often");
+  }
+}
+
+TEST_F(StandinTest, EndsTheProcessThatUsesWhatCameLater) {
+  @autoreleasepool {
+    VZGenericPlatformConfiguration* const platform = [[[VZGenericPlatformConfiguration alloc] init] autorelease];
+    EXPECT_DEATH(
+        {
+          ::setenv("VMTEST_SIM_VZ_OS_VERSION", "12.6", 1);
+          (void)[VZEFIBootLoader alloc];
+        },
+        "VZEFIBootLoader came with macOS 13.0; this is macOS 12.6");
+    EXPECT_DEATH(
+        {
+          ::setenv("VMTEST_SIM_VZ_OS_VERSION", "12.6", 1);
+          [platform setMachineIdentifier:nil];
+        },
+        "setMachineIdentifier: came with macOS 13.0");
   }
 }
 

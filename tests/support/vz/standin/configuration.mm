@@ -88,10 +88,11 @@ VMTEST_STANDIN_READ_OBJECT(NSData*, dataRepresentation)
 
 @implementation VZGenericPlatformConfiguration
 + (BOOL)isNestedVirtualizationSupported {
+  require_system("isNestedVirtualizationSupported", 15, 0);
   return NO;
 }
-VMTEST_STANDIN_OBJECT(VZGenericMachineIdentifier*, machineIdentifier, setMachineIdentifier)
-VMTEST_STANDIN_NUMBER(BOOL, isNestedVirtualizationEnabled, setNestedVirtualizationEnabled)
+VMTEST_STANDIN_OBJECT_SINCE(13, 0, VZGenericMachineIdentifier*, machineIdentifier, setMachineIdentifier)
+VMTEST_STANDIN_NUMBER_SINCE(15, 0, BOOL, isNestedVirtualizationEnabled, setNestedVirtualizationEnabled)
 @end
 
 @implementation VZMacHardwareModel
@@ -123,6 +124,11 @@ VMTEST_STANDIN_READ_OBJECT(NSData*, dataRepresentation)
 
 @implementation VZMacAuxiliaryStorage
 - (instancetype)initWithURL:(NSURL*)url {
+  require_system("VZMacAuxiliaryStorage's initWithURL:", 13, 0);
+  set_object(self, "URL", url);
+  return self;
+}
+- (instancetype)initWithContentsOfURL:(NSURL*)url {
   set_object(self, "URL", url);
   return self;
 }
@@ -140,19 +146,9 @@ VMTEST_STANDIN_OBJECT(VZMacAuxiliaryStorage*, auxiliaryStorage, setAuxiliaryStor
 @implementation VZStorageDeviceAttachment
 @end
 
-@implementation VZDiskImageStorageDeviceAttachment
-- (instancetype)initWithURL:(NSURL*)url readOnly:(BOOL)readOnly error:(NSError**)error {
-  return [self initWithURL:url
-                  readOnly:readOnly
-               cachingMode:VZDiskImageCachingModeAutomatic
-       synchronizationMode:VZDiskImageSynchronizationModeFull
-                     error:error];
-}
-- (instancetype)initWithURL:(NSURL*)url
-                   readOnly:(BOOL)readOnly
-                cachingMode:(VZDiskImageCachingMode)cachingMode
-        synchronizationMode:(VZDiskImageSynchronizationMode)synchronizationMode
-                      error:(NSError**)error {
+/// What both initialisers of an image's attachment do.
+static id init_image(VZDiskImageStorageDeviceAttachment* self, NSURL* url, BOOL readOnly, VZDiskImageCachingMode cachingMode,
+                     VZDiskImageSynchronizationMode synchronizationMode, NSError** error) {
   const std::string path = to_text([url path]);
   struct stat info {};
   std::string reason;
@@ -175,6 +171,19 @@ VMTEST_STANDIN_OBJECT(VZMacAuxiliaryStorage*, auxiliaryStorage, setAuxiliaryStor
   set_number(self, "cachingMode", cachingMode);
   set_number(self, "synchronizationMode", synchronizationMode);
   return self;
+}
+
+@implementation VZDiskImageStorageDeviceAttachment
+- (instancetype)initWithURL:(NSURL*)url readOnly:(BOOL)readOnly error:(NSError**)error {
+  return init_image(self, url, readOnly, VZDiskImageCachingModeAutomatic, VZDiskImageSynchronizationModeFull, error);
+}
+- (instancetype)initWithURL:(NSURL*)url
+                   readOnly:(BOOL)readOnly
+                cachingMode:(VZDiskImageCachingMode)cachingMode
+        synchronizationMode:(VZDiskImageSynchronizationMode)synchronizationMode
+                      error:(NSError**)error {
+  require_system("initWithURL:readOnly:cachingMode:synchronizationMode:error:", 12, 0);
+  return init_image(self, url, readOnly, cachingMode, synchronizationMode, error);
 }
 VMTEST_STANDIN_READ_OBJECT(NSURL*, URL)
 VMTEST_STANDIN_READ_NUMBER(BOOL, isReadOnly)
@@ -246,7 +255,7 @@ VMTEST_STANDIN_READ_OBJECT(VZStorageDeviceAttachment*, attachment)
   set_object(self, "attachment", attachment);
   return self;
 }
-VMTEST_STANDIN_OBJECT(NSString*, blockDeviceIdentifier, setBlockDeviceIdentifier)
+VMTEST_STANDIN_OBJECT_SINCE(12, 3, NSString*, blockDeviceIdentifier, setBlockDeviceIdentifier)
 @end
 
 @implementation VZNVMExpressControllerDeviceConfiguration

@@ -45,7 +45,7 @@ VMTEST_STANDIN_READ_OBJECT(NSString*, string)
   return self;
 }
 VMTEST_STANDIN_READ_OBJECT(NSFileHandle*, fileHandle)
-VMTEST_STANDIN_NUMBER(NSInteger, maximumTransmissionUnit, setMaximumTransmissionUnit)
+VMTEST_STANDIN_NUMBER_SINCE(13, 0, NSInteger, maximumTransmissionUnit, setMaximumTransmissionUnit)
 @end
 
 @implementation VZBridgedNetworkInterface
@@ -185,6 +185,7 @@ VMTEST_STANDIN_READ_OBJECT(VZSharedDirectory*, directory)
   return self;
 }
 + (BOOL)validateName:(NSString*)name error:(NSError**)error {
+  require_class("VZMultipleDirectoryShare");
   const std::string text = to_text(name);
   if (!text.empty() && text != "." && text != ".." && text.find('/') == std::string::npos) return YES;
   return fail(error, VZErrorInvalidVirtualMachineConfiguration, "The name of a shared directory is invalid.", text);
@@ -193,6 +194,7 @@ VMTEST_STANDIN_READ_OBJECT(VZSharedDirectory*, directory)
 
 @implementation VZLinuxRosettaDirectoryShare
 + (VZLinuxRosettaAvailability)availability {
+  require_class("VZLinuxRosettaDirectoryShare");
   // VMTEST_SIM_VZ_ROSETTA: 0 not supported, 1 not installed, 2 installed; as if not supported when it is not set.
   const char* const wanted = std::getenv("VMTEST_SIM_VZ_ROSETTA");
   return static_cast<VZLinuxRosettaAvailability>(wanted == nullptr ? 0 : std::atoi(wanted));  // NOLINT(cert-err34-c)
@@ -214,6 +216,7 @@ VMTEST_STANDIN_READ_OBJECT(VZSharedDirectory*, directory)
 
 @implementation VZVirtioFileSystemDeviceConfiguration
 + (BOOL)validateTag:(NSString*)tag error:(NSError**)error {
+  require_class("VZVirtioFileSystemDeviceConfiguration");
   const std::size_t size = to_text(tag).size();
   if (size > 0 && size <= 36) return YES;
   return fail(error, VZErrorInvalidVirtualMachineConfiguration, "The tag of a shared directory is invalid.", "");

@@ -92,6 +92,7 @@ using namespace vmtest::vz::standin;  // NOLINT(google-build-using-namespace)
 
 @implementation NSObject
 + (instancetype)alloc {
+  require_class(class_getName(self));
   const id object = class_createInstance(self, 0);
   reinterpret_cast<StandinState**>(object)[1] = new StandinState;
   log_object('+', class_getName(self));
@@ -278,12 +279,8 @@ VMTEST_STANDIN_READ_OBJECT(NSDictionary*, userInfo)
   return [[[self alloc] init] autorelease];
 }
 - (NSOperatingSystemVersion)operatingSystemVersion {
-  // VMTEST_SIM_VZ_OS_VERSION: what system to be, "15.0" if not set.
-  const char* const wanted = std::getenv("VMTEST_SIM_VZ_OS_VERSION");
-  NSOperatingSystemVersion version = {15, 0, 0};
-  if (wanted != nullptr && std::sscanf(wanted, "%ld.%ld", &version.majorVersion, &version.minorVersion) != 2) {
-    misuse("VMTEST_SIM_VZ_OS_VERSION must be like 15.0");
-  }
+  const SystemVersion system = simulated_system();
+  const NSOperatingSystemVersion version = {system.major, system.minor, 0};
   return version;
 }
 @end

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "system_version.h"
+
 /// What an object of a stand-in class holds: its reference count, and its properties by name.
 struct StandinState {
   std::atomic<long> references{1};
@@ -38,8 +40,6 @@ void set_number(NSObject* object, const std::string& name, double value);
 /// Stores an error where the caller wants one and returns NO.
 BOOL fail(NSError** error, NSInteger code, const std::string& description, const std::string& reason);
 
-/// Ends the process, as the framework does when it is misused.
-[[noreturn]] void misuse(const std::string& what);
 /// Whether the calling thread runs a block of that queue.
 [[nodiscard]] bool on_queue(dispatch_queue_t queue);
 
@@ -52,6 +52,23 @@ BOOL fail(NSError** error, NSInteger code, const std::string& description, const
   }                                                              \
   -(void)setter : (Type)value {                                  \
     vmtest::vz::standin::set_object(self, #getter, (id)value);   \
+  }
+// The same, set on systems since that one alone.
+#define VMTEST_STANDIN_OBJECT_SINCE(major, minor, Type, getter, setter) \
+  -(Type)getter {                                                       \
+    return (Type)vmtest::vz::standin::get_object(self, #getter);        \
+  }                                                                     \
+  -(void)setter : (Type)value {                                         \
+    vmtest::vz::standin::require_system(#setter ":", (major), (minor)); \
+    vmtest::vz::standin::set_object(self, #getter, (id)value);          \
+  }
+#define VMTEST_STANDIN_NUMBER_SINCE(major, minor, Type, getter, setter)         \
+  -(Type)getter {                                                               \
+    return static_cast<Type>(vmtest::vz::standin::get_number(self, #getter));   \
+  }                                                                             \
+  -(void)setter : (Type)value {                                                 \
+    vmtest::vz::standin::require_system(#setter ":", (major), (minor));         \
+    vmtest::vz::standin::set_number(self, #getter, static_cast<double>(value)); \
   }
 #define VMTEST_STANDIN_NUMBER(Type, getter, setter)                             \
   -(Type)getter {                                                               \

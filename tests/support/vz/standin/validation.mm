@@ -141,6 +141,7 @@ std::string check_devices(VZVirtualMachineConfiguration* configuration) {
   return fail(error, VZErrorInvalidVirtualMachineConfiguration, "Invalid virtual machine configuration.", reason);
 }
 - (BOOL)validateSaveRestoreSupportWithError:(NSError**)error {
+  require_system("validateSaveRestoreSupportWithError:", 14, 0);
   std::string reason;
   if ([[self directorySharingDevices] count] != 0) reason = "It has a directory sharing device.";
   if (reason.empty()) {
@@ -153,20 +154,20 @@ std::string check_devices(VZVirtualMachineConfiguration* configuration) {
   return fail(error, VZErrorNotSupported, "The virtual machine cannot be saved.", reason);
 }
 VMTEST_STANDIN_OBJECT(VZBootLoader*, bootLoader, setBootLoader)
-VMTEST_STANDIN_OBJECT(VZPlatformConfiguration*, platform, setPlatform)
+VMTEST_STANDIN_OBJECT_SINCE(12, 0, VZPlatformConfiguration*, platform, setPlatform)
 VMTEST_STANDIN_NUMBER(NSUInteger, CPUCount, setCPUCount)
 VMTEST_STANDIN_NUMBER(uint64_t, memorySize, setMemorySize)
 VMTEST_STANDIN_OBJECT(NSArray*, storageDevices, setStorageDevices)
 VMTEST_STANDIN_OBJECT(NSArray*, networkDevices, setNetworkDevices)
 VMTEST_STANDIN_OBJECT(NSArray*, serialPorts, setSerialPorts)
-VMTEST_STANDIN_OBJECT(NSArray*, consoleDevices, setConsoleDevices)
+VMTEST_STANDIN_OBJECT_SINCE(13, 0, NSArray*, consoleDevices, setConsoleDevices)
 VMTEST_STANDIN_OBJECT(NSArray*, entropyDevices, setEntropyDevices)
 VMTEST_STANDIN_OBJECT(NSArray*, memoryBalloonDevices, setMemoryBalloonDevices)
 VMTEST_STANDIN_OBJECT(NSArray*, socketDevices, setSocketDevices)
-VMTEST_STANDIN_OBJECT(NSArray*, directorySharingDevices, setDirectorySharingDevices)
-VMTEST_STANDIN_OBJECT(NSArray*, graphicsDevices, setGraphicsDevices)
-VMTEST_STANDIN_OBJECT(NSArray*, audioDevices, setAudioDevices)
-VMTEST_STANDIN_OBJECT(NSArray*, keyboards, setKeyboards)
-VMTEST_STANDIN_OBJECT(NSArray*, pointingDevices, setPointingDevices)
-VMTEST_STANDIN_OBJECT(NSArray*, usbControllers, setUsbControllers)
+VMTEST_STANDIN_OBJECT_SINCE(12, 0, NSArray*, directorySharingDevices, setDirectorySharingDevices)
+VMTEST_STANDIN_OBJECT_SINCE(12, 0, NSArray*, graphicsDevices, setGraphicsDevices)
+VMTEST_STANDIN_OBJECT_SINCE(12, 0, NSArray*, audioDevices, setAudioDevices)
+VMTEST_STANDIN_OBJECT_SINCE(12, 0, NSArray*, keyboards, setKeyboards)
+VMTEST_STANDIN_OBJECT_SINCE(12, 0, NSArray*, pointingDevices, setPointingDevices)
+VMTEST_STANDIN_OBJECT_SINCE(15, 0, NSArray*, usbControllers, setUsbControllers)
 @end

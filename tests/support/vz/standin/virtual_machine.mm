@@ -135,6 +135,7 @@ void launch(VZVirtualMachine* machine, const std::vector<std::string>& more) {
   return state == VZVirtualMachineStateStopped || state == VZVirtualMachineStateError;
 }
 - (BOOL)canStop {
+  require_system("canStop", 12, 0);
   const VZVirtualMachineState state = [self state];
   return state == VZVirtualMachineStateRunning || state == VZVirtualMachineStatePaused;
 }
@@ -157,6 +158,7 @@ void launch(VZVirtualMachine* machine, const std::vector<std::string>& more) {
   return (void)checked(self, "socketDevices"), get_object(self, "sockets");
 }
 - (NSArray*)usbControllers {
+  require_system("usbControllers", 15, 0);
   return (void)checked(self, "usbControllers"), get_object(self, "controllers");
 }
 
@@ -181,6 +183,7 @@ void launch(VZVirtualMachine* machine, const std::vector<std::string>& more) {
 }
 
 - (void)stopWithCompletionHandler:(Completion)completionHandler {
+  require_system("stopWithCompletionHandler:", 12, 0);
   VmCore& core = checked(self, "stopWithCompletionHandler:");
   if (![self canStop]) return answer(core, completionHandler, wrong_state("stopping"));
   core.state = VZVirtualMachineStateStopping;
@@ -222,6 +225,7 @@ void launch(VZVirtualMachine* machine, const std::vector<std::string>& more) {
 }
 
 - (void)saveMachineStateToURL:(NSURL*)url completionHandler:(Completion)completionHandler {
+  require_system("saveMachineStateToURL:completionHandler:", 14, 0);
   VmCore& core = checked(self, "saveMachineStateToURL:");
   if (core.state != VZVirtualMachineStatePaused) return answer(core, completionHandler, wrong_state("saving"));
   core.state = VZVirtualMachineStateSaving;
@@ -234,6 +238,7 @@ void launch(VZVirtualMachine* machine, const std::vector<std::string>& more) {
 }
 
 - (void)restoreMachineStateFromURL:(NSURL*)url completionHandler:(Completion)completionHandler {
+  require_system("restoreMachineStateFromURL:completionHandler:", 14, 0);
   VmCore& core = checked(self, "restoreMachineStateFromURL:");
   if (core.state != VZVirtualMachineStateStopped) return answer(core, completionHandler, wrong_state("restoring"));
   try {

@@ -62,6 +62,7 @@ typedef NSUInteger VZEFIVariableStoreInitializationOptions;
 
 @interface VZMacAuxiliaryStorage : NSObject
 - (instancetype)initWithURL:(NSURL*)url;
+- (instancetype)initWithContentsOfURL:(NSURL*)url;
 - (NSURL*)URL;
 @end
 
