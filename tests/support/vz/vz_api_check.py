@@ -3,7 +3,8 @@
 
 Two things are read from clang, none by pattern from sources:
   * the declarations in include/Virtualization, from the syntax tree: classes with their superclasses, protocols, methods,
-    enumerators with their values. Each must be in the table, or in the list of what was checked by hand;
+    enumerators with their values. Each must be in the table, or in the list of what was checked by hand, as all of
+    Foundation is;
   * the helper's own sources, compiled for Apple's runtime to LLVM's code: the selectors they send or implement and the classes
     they refer to. Each must be declared.
 The compiler itself refuses messages that a receiver's class does not declare (the syntax check treats warnings as errors), so a
@@ -39,6 +40,7 @@ class Table:
     def __init__(self, paths: list[pathlib.Path]) -> None:
         self.rows: set[tuple[str, str, str]] = set()
         self.superclasses: dict[str, str] = {}
+        self.ancestors: dict[str, list[str]] = {}
         self.values: dict[tuple[str, str], list[str]] = {}
         for line in paths[0].read_text().splitlines():
             if line.startswith("#") or not line:
@@ -48,6 +50,7 @@ class Table:
                 name = name.removesuffix("_")
             if kind == "class":
                 self.superclasses[name] = extra.split(",")[0]
+                self.ancestors[name] = extra.split(", ")
             if kind == "constant":
                 self.values.setdefault((file, name), []).append(extra)
             self.rows.add((file, kind, name))
@@ -151,18 +154,14 @@ def check(table: Table, declared: Declarations, uses: dict[str, Uses]) -> list[s
             wrong.append(f"{what} is not in the table")
 
     for name, superclass in sorted(declared.classes.items()):
-        if not name.startswith("VZ"):
-            continue
         expect(name, "class", name, f"class {name}")
         real = table.superclasses.get(name)
         if real is not None and real != superclass:
             wrong.append(f"class {name} is declared as a subclass of {superclass}, and is one of {real}")
     for name in sorted(declared.protocols):
-        if name.startswith("VZ"):
-            expect(PROTOCOL_FILES.get(name, name), "protocol", name, f"protocol {name}")
+        expect(PROTOCOL_FILES.get(name, name), "protocol", name, f"protocol {name}")
     for owner, selector in sorted(declared.methods):
-        if owner.startswith("VZ"):
-            expect(PROTOCOL_FILES.get(owner, owner), "selector", selector, f"{owner}'s selector {selector}")
+        expect(PROTOCOL_FILES.get(owner, owner), "selector", selector, f"{owner}'s selector {selector}")
     for enumeration, name, value in declared.constants:
         if not name.startswith("VZ"):
             continue
@@ -180,6 +179,32 @@ def check(table: Table, declared: Declarations, uses: dict[str, Uses]) -> list[s
     return wrong
 
 
+def check_coverage(table: Table, used: set[str], path: pathlib.Path) -> list[str]:
+    """Compares what the helper uses of the framework's classes with what a list says of each, coverage.tsv."""
+    wrong: list[str] = []
+    listed: set[str] = set()
+    for line in path.read_text().splitlines():
+        if line.startswith("#") or not line:
+            continue
+        name, how = line.split("\t")
+        listed.add(name)
+        what, _, detail = how.partition(": ")
+        known = name in table.ancestors or any(kind == "protocol" and row == name for _, kind, row in table.rows)
+        right = {
+            "used": name in used,
+            "base": detail in used and name in table.ancestors[detail],
+            "protocol": known and detail in used,
+            "made by the framework": known and name not in used,
+            "left out": known and name not in used and detail != "",
+            "not there": not known and detail != "",
+        }
+        if not right.get(what, False):
+            wrong.append(f"{path.name} says of {name} \"{how}\", which is not so")
+    for name in sorted(set(table.ancestors) - listed):
+        wrong.append(f"{path.name} says nothing of {name}")
+    return wrong
+
+
 def main() -> int:
     here = pathlib.Path(__file__).parent
     parser = argparse.ArgumentParser(
@@ -189,6 +214,7 @@ def main() -> int:
     parser.add_argument("--include", type=pathlib.Path, default=here / "include")
     parser.add_argument("--table", type=pathlib.Path, default=here / "vz-api.tsv")
     parser.add_argument("--by-hand", type=pathlib.Path, default=here / "checked-by-hand.tsv")
+    parser.add_argument("--coverage", type=pathlib.Path, help="what is to be used of all classes, by all sources")
     parser.add_argument("sources", type=pathlib.Path, nargs="*", help="the helper's .mm files")
     arguments = parser.parse_args()
 
@@ -196,6 +222,8 @@ def main() -> int:
     declared = Declarations(arguments.clang, arguments.include)
     uses = {source.name: Uses(arguments.clang, arguments.include, source, []) for source in arguments.sources}
     wrong = check(table, declared, uses)
+    if arguments.coverage:
+        wrong += check_coverage(table, {name for used in uses.values() for name in used.classes}, arguments.coverage)
     for line in wrong:
         print(line, file=sys.stderr)
     vz_methods = [method for method in declared.methods if method[0].startswith("VZ")]

@@ -90,6 +90,35 @@ class VzApiCheckTest(unittest.TestCase):
         self.assertEqual(code, 1)
         self.assertIn("no source is given for new:", errors)
 
+    def test_wants_all_of_foundation_to_be_checked_by_hand(self) -> None:
+        by_hand = self.folder / "by-hand.tsv"
+        rows = (HERE / "checked-by-hand.tsv").read_text().splitlines()
+        by_hand.write_text("\n".join(row for row in rows if "\tUTF8String\t" not in row and "class\tNSURL" not in row))
+        code, errors = self.check("--by-hand", str(by_hand))
+        self.assertEqual(code, 1)
+        self.assertIn("NSString's selector UTF8String is not in the table", errors)
+        self.assertIn("class NSURL is not in the table", errors)
+
+    def test_finds_what_the_coverage_has_wrong(self) -> None:
+        coverage = self.folder / "coverage.tsv"
+        coverage.write_text(
+            "VZTPMDeviceConfiguration\tused\n"
+            "VZLinuxBootLoader\tleft out: nobody wants it\n"
+            "VZBootLoader\tbase: VZEFIBootLoader\n"
+            "VZAudioDeviceConfiguration\tbase: VZEFIBootLoader\n"
+            "VZMacKeyboardConfiguration\tused\n"
+            "VZMacAuxiliaryStorage\tnot there: nobody found it\n"
+        )
+        code, errors = self.check("--coverage", str(coverage))
+        self.assertEqual(code, 1)
+        self.assertIn('says of VZTPMDeviceConfiguration "used", which is not so', errors)
+        self.assertIn('says of VZLinuxBootLoader "left out: nobody wants it", which is not so', errors)
+        self.assertIn('says of VZAudioDeviceConfiguration "base: VZEFIBootLoader", which is not so', errors)
+        self.assertIn('says of VZMacKeyboardConfiguration "used", which is not so', errors)
+        self.assertIn('says of VZMacAuxiliaryStorage "not there: nobody found it", which is not so', errors)
+        self.assertIn("says nothing of VZMacOSInstaller", errors)
+        self.assertNotIn("VZBootLoader ", errors)
+
     def test_refuses_to_compare_nothing(self) -> None:
         (self.folder / "include/Virtualization/Virtualization.h").write_text("#import <Foundation/Foundation.h>\n")
         result = subprocess.run(
