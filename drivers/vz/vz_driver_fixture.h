@@ -56,6 +56,7 @@ class VzDriverTest : public ::testing::Test {
   [[nodiscard]] MachineConfig machine_of_firmware() const {
     MachineConfig firmware = machine();
     firmware.boot = BootMode::Uefi;
+    firmware.memory_mib = 128;
     firmware.kernel.clear();
     return firmware;
   }
@@ -75,11 +76,11 @@ class VzDriverTest : public ::testing::Test {
     return SupervisorConnection::connect(vm_->supervisor_socket())->status().processes.at("vmtest-vz-helper");
   }
 
-  /// The helper of a Mac with another system, while it lives.
+  /// The helper of a Mac with another system, while it lives. It is known by its path: its capabilities are asked for once a
+  /// process.
   class OlderSystem {
    public:
     OlderSystem(const VzDriverTest& test, const std::string& version)
-        // Known by its path: its capabilities are asked for once a process.
         : program_(test.folder_.path() / ("macos-" + version)),
           helper_(kVariable, program_.string()),
           version_("VMTEST_SIM_VZ_OS_VERSION", version) {

@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include <chrono>
+#include <fstream>
 
 #include "vmtest/error.h"
 #include "vmtest/host/file_descriptor.h"
@@ -53,14 +54,18 @@ TEST_F(VzDriverTest, DisksAreCachedAndWrittenByFsync) {
   write_file(full.disks[1].path, std::string(1 << 20, '\0'));
   write_file(full.disks[2].path, std::string(1 << 20, '\0'));
   (void)driver_.start(prepare(), full);
+  std::ifstream lines(log);
+  const auto next = [&] {
+    std::string line;
+    std::getline(lines, line);
+    return line;
+  };
   // The framework's numbers: cached is 2, fsync is 2.
-  EXPECT_EQ(read_file(log), "VZVirtioBlockDeviceConfiguration " + full.disks[0].path.string() +
-                                " caching 2 synchronization 2\n"
-                                "VZVirtioBlockDeviceConfiguration " +
-                                full.disks[1].path.string() +
-                                " caching 2 synchronization 2 read-only\n"
-                                "VZUSBMassStorageDeviceConfiguration " +
-                                full.disks[2].path.string() + " caching 2 synchronization 2\n");
+  const std::string block = "VZVirtioBlockDeviceConfiguration ";
+  EXPECT_EQ(next(), block + full.disks[0].path.string() + " caching 2 synchronization 2");
+  EXPECT_EQ(next(), block + full.disks[1].path.string() + " caching 2 synchronization 2 read-only");
+  EXPECT_EQ(next(), "VZUSBMassStorageDeviceConfiguration " + full.disks[2].path.string() + " caching 2 synchronization 2");
+  EXPECT_EQ(next(), "");
 }
 
 TEST_F(VzDriverTest, SystemThatIsTooOldIsNamed) {
