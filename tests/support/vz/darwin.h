@@ -1,5 +1,5 @@
-// What macOS' system headers have otherwise than Linux', for the helper's portable half, which a Mac compiles in the end. It stands
-// in front of a source by -include and holds all that those sources include, so that only they are judged.
+// What macOS' system headers have otherwise than Linux', for the helper's portable half, which a Mac compiles in the end. It
+// stands in front of a source by -include and holds all that those sources include, so that only they are judged.
 #pragma once
 
 #include <fcntl.h>
