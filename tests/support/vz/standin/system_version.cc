@@ -1,6 +1,5 @@
 #include "system_version.h"
 
-#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <string_view>
@@ -55,11 +54,11 @@ const std::map<std::string_view, long>& systems() {
 
 SystemVersion simulated_system() {
   const char* const wanted = std::getenv("VMTEST_SIM_VZ_OS_VERSION");
-  SystemVersion version{15, 0};
-  if (wanted != nullptr && std::sscanf(wanted, "%ld.%ld", &version.major, &version.minor) != 2) {
-    misuse("VMTEST_SIM_VZ_OS_VERSION must be like 15.0");
-  }
-  return version;
+  if (wanted == nullptr) return {15, 0};
+  char* end = nullptr;
+  const long major = std::strtol(wanted, &end, 10);
+  if (end == wanted || *end != '.') misuse("VMTEST_SIM_VZ_OS_VERSION must be like 15.0");
+  return {major, std::strtol(end + 1, nullptr, 10)};
 }
 
 void require_system(const char* what, long major, long minor) {
