@@ -87,10 +87,8 @@ class ApiServer : public ::testing::Test {
     EXPECT_EQ(api_.monitor_state(3, soon()).state, State::Running);
   }
   [[nodiscard]] WebSocketAddress console(const std::string& query = {}) const {
-    return {.host = "127.0.0.1",
-            .port = port_,
-            .target = "/instance/serial" + query,
-            .headers = {{kVersionHeader, api_.version()}}};
+    return {
+        .host = "127.0.0.1", .port = port_, .target = "/instance/serial" + query, .headers = {{kVersionHeader, api_.version()}}};
   }
   /// All that comes, until it is enough or the last.
   [[nodiscard]] static WebSocket::Received read(WebSocket& socket, const std::function<bool(const std::string&)>& enough) {
@@ -116,9 +114,7 @@ class PropolisApiCallsTest : public ApiServer, public ::testing::WithParamInterf
   PropolisApiCallsTest() : ApiServer(GetParam()) {}
 };
 
-TEST_P(PropolisApiCallsTest, ServersVersionIsFound) {
-  EXPECT_EQ(ApiClient::negotiate("127.0.0.1", port_, soon()), GetParam());
-}
+TEST_P(PropolisApiCallsTest, ServersVersionIsFound) { EXPECT_EQ(ApiClient::negotiate("127.0.0.1", port_, soon()), GetParam()); }
 
 TEST_P(PropolisApiCallsTest, VersionThatItDoesNotOfferIsRefusedWithItsWords) {
   const std::string why = failure_of([&] { (void)ApiClient("127.0.0.1", port_, "6.0.0").find_state(soon()); });
@@ -239,7 +235,9 @@ TEST_P(PropolisApiCallsTest, DiskThatIsNotInCrucibleIsNotFound) {
   make();
   EXPECT_EQ(refusal_of([&] { api_.snapshot_disk("root", kSnapshot, soon()); }), "404 no disk with id root!");
   EXPECT_EQ(refusal_of([&] { (void)api_.disk_status("root", soon()); }), "404 No crucible backend for id root");
-  EXPECT_EQ(refusal_of([&] { (void)api_.replace_volume("root", {{"type", "volume"}}, soon()); }),
+  EXPECT_EQ(refusal_of([&] {
+              (void)api_.replace_volume("root", {{"type", "volume"}}, soon());
+            }),
             "404 No crucible backend for id root");
 }
 

@@ -113,8 +113,8 @@ TEST_F(RouterDispatchTest, Hotplug) {
   EXPECT_EQ(hotplug.attach_nic(vm_, card, soon()).gateway, "gateway of propolis");
   hotplug.detach_disk(vm_, disk, soon());
   hotplug.detach_nic(vm_, card, soon());
-  EXPECT_EQ(other_->done(), (Done{"attach disk data0", "attach card 52:54:00:12:34:56", "detach disk data0",
-                                  "detach card 52:54:00:12:34:56"}));
+  EXPECT_EQ(other_->done(),
+            (Done{"attach disk data0", "attach card 52:54:00:12:34:56", "detach disk data0", "detach card 52:54:00:12:34:56"}));
   EXPECT_FALSE(hotplug.shows_serial_numbers(vm_));
   EXPECT_TRUE(hotplug.shows_serial_numbers(chosen_->handle()));
   EXPECT_TRUE(chosen_is_untouched());
