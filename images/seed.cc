@@ -243,6 +243,8 @@ std::vector<SeedFile> all_files(const SeedConfig& config) {
   files.push_back({.path = std::string(kReadyScriptPath), .content = ready_script(config), .permissions = 0700});
   if (config.profile == SeedProfile::Fast) {
     const std::string units = "/etc/systemd/system/";
+    // sshd's unit reads this when it starts: a drop-in of its would come too late for the first boot.
+    files.push_back({.path = "/etc/default/ssh", .content = std::string(kSshdOptions), .append = true});
     // cloud-init leaves this to the image; without it, sudo asks the name server for the guest's own name.
     files.push_back({.path = "/etc/hosts", .content = "127.0.1.1\t" + config.hostname + "\n", .append = true});
     files.push_back({.path = units + "vmtest-ready.service", .content = std::string(kReadyUnit)});

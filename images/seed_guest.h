@@ -20,7 +20,8 @@ log=/var/log/vmtest-commands.log
 # that boots from its disk has its kernel's command line from there.
 consoles() {
   echo /dev/console
-  case $(cat /sys/class/tty/console/active) in
+  read -r active </sys/class/tty/console/active
+  case $active in
     *hvc0) ;;
     *) [ ! -c /dev/hvc0 ] || echo /dev/hvc0 ;;
   esac
@@ -181,6 +182,10 @@ inline constexpr std::string_view kFinishFirstStage =
 inline constexpr std::string_view kFastKernelParameters =
     "ci.ds=NoCloud module_blacklist=kvm,kvm_amd,kvm_intel,ccp,powernow_k8,cfg80211 fsck.mode=skip "
     "systemd.mask=e2scrub_reap.service loglevel=6 systemd.show_status=error";
+
+/// A session's sshd is a fork of the one that listens and does not load the program anew (`-r`), which takes longest of all that
+/// a login does. Since OpenSSH 9.8 this is ignored.
+inline constexpr std::string_view kSshdOptions = "SSHD_OPTS=-r\n";
 
 /// Logins without PAM, so without logind session, user manager and motd, and with the cheapest good key exchange.
 inline constexpr std::string_view kSshdDropIn =

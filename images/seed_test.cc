@@ -133,6 +133,7 @@ TEST(SeedUserDataTest, FastProfileRunsOneStage) {
   EXPECT_EQ(data.at("cloud_init_modules"), json::array({"write-files", "users-groups", "ssh", "bootcmd"}));
   EXPECT_EQ(json::parse(meta_data(example())).at("dsmode"), "local");
   EXPECT_FALSE(written_file(data, "/etc/ssh/sshd_config.d/10-vmtest.conf").is_null());
+  EXPECT_EQ(written_file(data, "/etc/default/ssh").at("content"), "U1NIRF9PUFRTPS1yCg==");  // SSHD_OPTS=-r\n
 }
 
 TEST(SeedUserDataTest, FastProfileGrowsTheRootOnRequest) {
@@ -155,6 +156,7 @@ TEST(SeedUserDataTest, StockProfileLeavesStagesAndSshdAlone) {
   EXPECT_FALSE(data.contains("bootcmd"));
   EXPECT_FALSE(json::parse(meta_data(config)).contains("dsmode"));
   EXPECT_TRUE(written_file(data, "/etc/ssh/sshd_config.d/10-vmtest.conf").is_null());
+  EXPECT_TRUE(written_file(data, "/etc/default/ssh").is_null());
 }
 
 TEST(SeedUserDataTest, StockProfilePrintsTheMarkerByTheLastLineOfRuncmd) {
