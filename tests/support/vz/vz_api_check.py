@@ -118,8 +118,8 @@ class Declarations:
                         self.constants.append((follower["name"], value["name"], constant_value(value)))
 
     def take(self, node: dict[str, Any]) -> None:
-        if node["kind"] not in ("ObjCInterfaceDecl", "ObjCProtocolDecl"):
-            return
+        if node["kind"] not in ("ObjCInterfaceDecl", "ObjCProtocolDecl") or node.get("isImplicit"):
+            return  # the compiler's own, `Protocol`, is implicit
         if "inner" not in node and "super" not in node and node["kind"] == "ObjCInterfaceDecl":
             return  # announced by @class
         name = node["name"]
