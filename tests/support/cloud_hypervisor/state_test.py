@@ -331,7 +331,7 @@ class OldMigrationTest(StateCase):
         wait_for(lambda: ".." in self.said(), "the guest's count")
         return simulator
 
-    def target(self, version: str, **environment: str) -> Simulator:
+    def receiver(self, version: str, **environment: str) -> Simulator:
         simulator = Simulator(self.folder, name="2", VMTEST_SIM_CH_VERSION=version, **environment)
         self.addCleanup(simulator.close)
         return simulator
@@ -355,7 +355,7 @@ class OldMigrationTest(StateCase):
         return [event for event in simulator.events() if "migration" in event]
 
     def testV52AnswersWhenTheGuestHasMoved(self) -> None:
-        source, target = self.source("v52"), self.target("v52")
+        source, target = self.source("v52"), self.receiver("v52")
         self.assertEqual(self.migrate(source, target), [(204, None), (204, None)])
         self.assertEqual(target.get("vm.info")[1]["state"], "Running")
         self.assertEqual(source.wait(), 0)
@@ -366,7 +366,7 @@ class OldMigrationTest(StateCase):
         )
 
     def testV51TellsByItsAnswerAlone(self) -> None:
-        source, target = self.source("v51"), self.target("v51")
+        source, target = self.source("v51"), self.receiver("v51")
         self.assertEqual(self.migrate(source, target), [(204, None), (204, None)])
         self.assertEqual(target.get("vm.info")[1]["state"], "Running")
         self.assertEqual(source.wait(), 0)
@@ -385,7 +385,7 @@ class OldMigrationTest(StateCase):
                 source.close()
 
     def testReceptionThatIsAbortedIsAnsweredLikeOneThatIsNot(self) -> None:
-        source, target = self.source("v52"), self.target("v52", VMTEST_SIM_CH_QEMU="/bin/false")
+        source, target = self.source("v52"), self.receiver("v52", VMTEST_SIM_CH_QEMU="/bin/false")
         sent, received = self.migrate(source, target)
         self.assertAnswer(500, sent, "Error during config migration")
         self.assertEqual(received, (204, None))
