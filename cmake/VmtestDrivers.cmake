@@ -21,8 +21,8 @@ function(vmtest_driver_launcher driver result)
   set(launcher)
   if(stand_in)
     set(launcher ${support}/with_stand_in ${stand_in} --)
-  elseif(driver STREQUAL noop)
-    set(launcher env)  # it has no hypervisor
+  elseif(driver MATCHES "^(qemu|noop)$")
+    set(launcher env)  # nothing stands in for these
   endif()
   set(${result} ${launcher} PARENT_SCOPE)
 endfunction()

@@ -36,7 +36,13 @@ class CloudHypervisorDriverTest : public ::testing::Test {
     if (const Support tap = driver_.support(Capability::Tap); !tap.supported()) GTEST_SKIP() << tap.why;
   }
   void TearDown() override {
-    if (vm_) driver_.destroy(*vm_);
+    if (vm_) {
+      driver_.destroy(*vm_);
+      EXPECT_FALSE(std::filesystem::exists(vm_->work_dir));
+      EXPECT_FALSE(std::filesystem::exists(vm_->runtime_dir));
+      // What a VM has goes before its supervisor.
+      EXPECT_TRUE(testing::wait_until([&] { return !is_alive(vm_->supervisor_pid); }, Deadline::after(std::chrono::seconds(20))));
+    }
     ::setenv(kVariable, named_.c_str(), 1);
   }
 
