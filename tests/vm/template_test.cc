@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sched.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
@@ -145,64 +144,6 @@ TEST_F(TemplateTest, DamagedTemplateStaysForThoseWhoseDisksStandOnIt) {
   user.power_off();
   user.start();
   EXPECT_EQ(user.run("cat /root/file").out, "mine\n");
-}
-
-TEST_F(TemplateTest, TemplateThatDoesNotContinueIsRemoved) {
-  (void)Vm::boot();
-  spoil(templates().at(0));
-  try {
-    (void)Vm::boot();
-    FAIL() << "it continued";
-  } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("VMTEST_FORK=require"), std::string::npos) << error.what();
-    EXPECT_NE(std::string(error.what()).find("which is removed"), std::string::npos) << error.what();
-  }
-  EXPECT_TRUE(templates().empty());
-}
-
-TEST_F(TemplateTest, BootsWhereNoVmContinues) {
-  const Variable mode("VMTEST_FORK", "auto");
-  (void)Vm::boot();
-  spoil(templates().at(0));
-  {
-    Vm vm = Vm::boot();
-    EXPECT_FALSE(vm.forked());
-    EXPECT_NE(vm.boot_reason().find("which is removed"), std::string::npos) << vm.boot_reason();
-    EXPECT_TRUE(vm.exec("true").ok());
-  }
-  EXPECT_TRUE(templates().empty());
-  (void)Vm::boot();
-  spoil(templates().at(0));
-  // The same where the template is what another one is to be prepared from.
-  VmOptions options;
-  options.preparation = Preparation{"one", [](Vm& guest) { return guest.exec("echo prepared > /root/file").ok(); }};
-  {
-    Vm vm = Vm::boot({}, options);
-    EXPECT_FALSE(vm.forked());
-    EXPECT_EQ(vm.run("cat /root/file").out, "prepared\n");
-  }
-  EXPECT_TRUE(templates().empty());
-  Vm vm = Vm::boot({}, options);
-  EXPECT_TRUE(vm.forked()) << vm.boot_reason();
-  EXPECT_EQ(vm.run("cat /root/file").out, "prepared\n");
-}
-
-TEST_F(TemplateTest, BootsWhereTheTemplateThatDoesNotContinueStays) {
-  if (::unshare(CLONE_NEWNS) != 0) GTEST_SKIP() << "a mount namespace needs root";
-  ASSERT_EQ(::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
-  const Variable mode("VMTEST_FORK", "auto");
-  (void)Vm::boot();
-  const TemplateInfo tmpl = templates().at(0);
-  spoil(tmpl);
-  // A mount point is not renamed.
-  ASSERT_EQ(::mount(tmpl.folder.c_str(), tmpl.folder.c_str(), nullptr, MS_BIND, nullptr), 0);
-  {
-    Vm vm = Vm::boot();
-    EXPECT_FALSE(vm.forked());
-    EXPECT_NE(vm.boot_reason().find("which could not be removed"), std::string::npos) << vm.boot_reason();
-    EXPECT_TRUE(vm.exec("true").ok());
-  }
-  EXPECT_EQ(::umount(tmpl.folder.c_str()), 0);
 }
 
 TEST_F(TemplateTest, PreparationMayForkAndGoBack) {
